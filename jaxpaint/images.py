@@ -1,0 +1,31 @@
+"""Pure functions on image arrays: value ranges, composition.
+
+Images are float32 `[B, H, W, C]` in [-1, 1], masks float32 `[B, H, W, 1]`, 1 = hole.
+All functions take numpy or jax arrays.
+"""
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = TypeVar("Array", np.ndarray, jax.Array)
+
+
+def to_float(image: np.ndarray) -> np.ndarray:
+    """Returns a uint8 image as float32 in [-1, 1]."""
+    return image.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Returns an image in [-1, 1] as uint8; inverse of `to_float` on all 256 values.
+
+    Rounds to nearest: plain truncation would change 63 of the 256 values.
+    """
+    return np.clip(np.round((np.asarray(image) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def compose(image: jax.Array, fill: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns `fill` where `mask` is 1 and `image`, bit for bit, where it is 0."""
+    return jnp.where(mask > 0.5, fill.astype(image.dtype), image)

@@ -1,0 +1,75 @@
+"""The `Method` interface and the names of the types that cross module borders."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Params = Any
+"""A pytree of network parameters; `{}` for classical methods."""
+
+State = Any
+"""A pytree with all that a training run must remember."""
+
+Batch = dict[str, jax.Array]
+"""Arrays of one training batch, by name."""
+
+Metrics = dict[str, jax.Array]
+"""Scalars of one training step, by name."""
+
+
+class Window(NamedTuple):
+    """How much of a photo a method wants to see around one hole.
+
+    The front end cuts this window out, runs the method on it and pastes the hole
+    back, so that cost follows the hole and not the photo.
+    """
+
+    margin: int
+    """Pixels of surroundings on each side, at least."""
+
+    relative: float = 0.0
+    """Further surroundings on each side, as a multiple of the hole's longer side."""
+
+    splits: bool = False
+    """Whether a thin hole may be cut into pieces that are filled independently.
+
+    True for local solvers, whose answer at a pixel depends on far pixels of a thin
+    hole by a vanishing amount only.
+    """
+
+
+class Method(NamedTuple):
+    """An inpainting method as pure functions, in the manner of an optax transformation.
+
+    Images are float32 `[B, H, W, C]` in [-1, 1], masks float32 `[B, H, W, 1]` with
+    1 = hole. All functions can be jitted; shapes are static.
+    """
+
+    init: Callable[[jax.Array, Batch], State]
+    """`(key, batch) -> state`."""
+
+    train_step: Callable[[State, Batch, jax.Array], tuple[State, Metrics]] | None
+    """`(state, batch, key) -> (state, metrics)`; None for classical methods."""
+
+    eval_params: Callable[[State], Params]
+    """`(state) -> params`: what inference needs."""
+
+    inpaint: Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]
+    """`(params, image, mask, key) -> image`: known pixels come back bit for bit."""
+
+    window: Window
+    """The surroundings that `inpaint` needs."""
+
+
+def classical(
+    inpaint: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], window: Window
+) -> Method:
+    """Returns the method without parameters of an `(image, mask, key) -> image`."""
+    return Method(
+        init=lambda key, batch: {},
+        train_step=None,
+        eval_params=lambda state: state,
+        inpaint=lambda params, image, mask, key: inpaint(image, mask, key),
+        window=window,
+    )
