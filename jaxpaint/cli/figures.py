@@ -1,0 +1,40 @@
+"""Pictures to look at: the hole marked, and input beside results."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxpaint.files import Picture
+
+MARK = np.array([255, 0, 255], np.uint8)
+"""The colour that stands for the hole."""
+
+GAP = 8
+"""White pixels between two pictures."""
+
+
+def masked(picture: Picture, hole: np.ndarray) -> np.ndarray:
+    """Returns the picture as RGB with its hole painted over."""
+    return np.where(hole[..., None], MARK, _on_white(picture))
+
+
+def compare(
+    picture: Picture, hole: np.ndarray, results: Sequence[Picture]
+) -> np.ndarray:
+    """Returns the masked picture and the results side by side, as RGB."""
+    gap = np.full((hole.shape[0], GAP, 3), 255, np.uint8)
+    row = [masked(picture, hole)]
+    for result in results:
+        row += [gap, _on_white(result)]
+    return np.concatenate(row, axis=1)
+
+
+def _on_white(picture: Picture) -> np.ndarray:
+    """Returns the picture as RGB, laid on white where it is transparent."""
+    pixels = picture.pixels
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=-1)
+    if picture.alpha is None:
+        return pixels
+    alpha = picture.alpha[..., None].astype(np.uint16)
+    return ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

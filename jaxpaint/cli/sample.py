@@ -1,0 +1,311 @@
+"""Inpaint pictures: a file or a folder, with a mask each or one mask for all.
+
+White mask pixels are the hole. Without any flag the photo that is shipped with the
+project is inpainted into the folder 'output'.
+"""
+
+import argparse
+import json
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+import jaxpaint
+from jaxpaint import files
+from jaxpaint.cli import catalogue, filling, outputs, pairing
+from jaxpaint.cli.max_side import fill_within
+from jaxpaint.cli.outputs import Job
+from jaxpaint.cli.progress import Progress
+from jaxpaint.errors import InputError, unknown_name
+
+ASSETS = Path(jaxpaint.__path__[0]) / "assets"
+"""Holds the photo and the mask of the demonstration."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `jaxpaint sample`."""
+    add = parser.add_argument
+    add("--image", metavar="PATH", help="a picture, or a folder of pictures")
+    add(
+        "--mask",
+        metavar="PATH",
+        help="a mask (for all pictures), a folder of masks (of the same stem, or "
+        "<stem>_mask*), or 'alpha': transparent pixels are the hole",
+    )
+    add("--output", metavar="PATH", help="a picture or a folder (default: output)")
+    add("--method", default="auto", metavar="NAME", help="default: auto, by hole")
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the method; may be repeated",
+    )
+    add("--list-methods", action="store_true", help="list methods and their options")
+    add("--seed", type=_whole(0, 2**32 - 1), default=0, metavar="N", help="default: 0")
+    add(
+        "--num-samples",
+        type=_whole(1, 1000),
+        default=1,
+        metavar="N",
+        help="results for each picture, numbered from _00 (default: 1)",
+    )
+    add("--invert-mask", action="store_true", help="black is the hole, white is kept")
+    add("--resize-mask", action="store_true", help="fit masks of another size")
+    add(
+        "--max-side",
+        type=_whole(16, 2**31),
+        metavar="N",
+        help="fill holes that are larger, with their surroundings, than N pixels at a "
+        "lower resolution",
+    )
+    add(
+        "--format",
+        choices=("same", "png", "jpg", "webp"),
+        help="of the results; default: by --output, else png",
+    )
+    add(
+        "--quality",
+        type=_whole(1, 100),
+        default=95,
+        metavar="N",
+        help="of jpg and webp, 1 to 100 (default: 95)",
+    )
+    add(
+        "--save",
+        type=_figures,
+        default=[],
+        metavar="masked,compare",
+        help="also write the picture with its hole marked, or that beside the result",
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace results")
+    existing.add_argument("--skip-existing", action="store_true", help="keep results")
+    add("--dry-run", action="store_true", help="print image, mask, output and stop")
+    add("--print-config", action="store_true", help="print all settings as JSON")
+    add("--quiet", action="store_true", help="no progress and notes on stderr")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `jaxpaint sample`; returns the exit code."""
+    if args.list_methods:
+        for name in catalogue.names():
+            print(f"{name:20}{catalogue.summary(name)}")
+            if settings := catalogue.describe_options(name):
+                print(f"{'':20}{settings}")
+        return 0
+    is_demo = not (args.image or args.mask or args.output)
+    if is_demo:
+        args.image, args.mask = str(ASSETS / "demo.jpg"), str(ASSETS / "demo_mask.png")
+        args.save, args.overwrite = list(outputs.FIGURES), not args.skip_existing
+    args.output = args.output or "output"
+    for flag, value, want in (
+        ("--image", args.image, "a picture or a folder of pictures"),
+        ("--mask", args.mask, "a mask, a folder of masks, or 'alpha'"),
+    ):
+        if not value:
+            raise InputError(f"{flag} is missing; want {want}")
+    catalogue.check_method(args.method)
+    options = catalogue.parse_options(args.method, args.option)
+    if args.print_config:
+        print(json.dumps(_config(args, options), indent=2))
+        return 0
+    jobs, about, total, problems = _plan(args)
+    if args.dry_run:
+        for job in jobs:
+            for result in job.results:
+                print(job.pair.image, job.pair.mask or pairing.ALPHA, result, sep="\t")
+    elif jobs:
+        problems += _work(jobs, about, args, options, alone=total == 1)
+    if problems:
+        print(f"error: {len(problems)} of {total} were not done:", file=sys.stderr)
+        for problem in problems:
+            print(f"  {problem}", file=sys.stderr)
+        return 3
+    if is_demo and jobs and not args.dry_run:
+        _describe_demo(jobs[0], args.method)
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> tuple[list[Job], str, int, list[str]]:
+    """Returns the jobs to do, a word on their size, their number, and what is amiss.
+
+    Raises:
+      InputError: nothing can be done, or the outputs are in the way of something.
+    """
+    image = Path(args.image)
+    found = pairing.find_pairs(image, args.mask)
+    problems = [f"{path} has no mask in {args.mask}" for path in found.lone_images]
+    if not found.pairs:
+        raise InputError(
+            f"{problems[0]}; want <stem>.png or <stem>_mask*.png for {image}"
+        )
+    if found.lone_masks and image.is_dir():
+        first, number = found.lone_masks[0], len(found.lone_masks)
+        warnings.warn(f"{number} masks belong to no picture: {first} ...", stacklevel=2)
+    jobs = outputs.plan_jobs(
+        found.pairs,
+        args.output,
+        image.is_dir(),
+        args.format,
+        args.num_samples,
+        args.save,
+    )
+    outputs.check_existing(jobs, args.overwrite, args.skip_existing)
+    total = len(jobs) + len(problems)
+    if args.skip_existing:
+        jobs = [job for job in jobs if not all(p.exists() for p in job.outputs())]
+    good, about = [], ""
+    for job in jobs:
+        try:
+            header = filling.check(job, args.resize_mask)
+        except InputError as error:
+            problems.append(str(error))
+        else:
+            good.append(job)
+            about = f"{header.width}x{header.height}"
+    if jobs and not good:
+        rest = f" (and so on: none of {len(jobs)} can be done)" if total > 1 else ""
+        raise InputError(f"{problems[-len(jobs)]}{rest}")
+    return good, about if len(good) == 1 else f"{len(good)} pictures", total, problems
+
+
+def _work(
+    jobs: list[Job],
+    about: str,
+    args: argparse.Namespace,
+    options: dict[str, object],
+    alone: bool,
+) -> list[str]:
+    """Does the jobs; returns what went wrong, or raises it where one is `alone`."""
+    import jax
+
+    from jaxpaint import methods
+
+    methods.make(args.method, **options)  # refuses bad values before any work
+    outputs.make_folders(jobs)
+    problems = []
+    start = time.monotonic()
+    with (
+        Progress(len(jobs) * args.num_samples, args.quiet) as progress,
+        filling.compile_seconds() as compiling,
+    ):
+        warnings.showwarning = lambda message, *context: progress.say(
+            f"warning: {message}", sys.stderr
+        )
+        device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+        samples = f", {args.num_samples} samples each" * (args.num_samples > 1)
+        progress.note(f"{about}{samples}, method {args.method}, on {device}")
+        if any(files.is_lossy(path) for job in jobs for path in job.results):
+            progress.note(
+                "note: jpg and webp change known pixels slightly; png does not"
+            )
+        progress.note("compiling...")
+        for number, job in enumerate(jobs):
+            step = number * args.num_samples
+            fill = _filler(args, options, progress, step, job.pair.image.name)
+            try:
+                loaded = filling.load(job.pair, args.resize_mask, args.invert_mask)
+                for path in filling.fill_and_write(
+                    job, *loaded, fill, args.quality, args.skip_existing
+                ):
+                    progress.say(path, sys.stdout)
+            except Exception as error:
+                if alone:
+                    raise
+                if args.debug:
+                    traceback.print_exc()
+                what = f"{job.pair.image}: {type(error).__name__}: {error}"
+                problems.append(str(error) if isinstance(error, InputError) else what)
+            if number == 0:
+                progress.note(f"compiled in {sum(compiling):.1f} s")
+        seconds = time.monotonic() - start
+        done = len(jobs) - len(problems)
+        progress.note(f"{done} of {len(jobs)} in {seconds:.1f} s")
+    return problems
+
+
+def _filler(
+    args: argparse.Namespace,
+    options: dict[str, object],
+    progress: Progress,
+    step: int,
+    name: str,
+) -> filling.Fill:
+    """Returns the function that fills one sample of one picture and shows progress."""
+    import jax
+
+    from jaxpaint.inpainting import inpaint
+
+    def fill(pixels: np.ndarray, hole: np.ndarray, sample: int) -> np.ndarray:
+        # By the sample alone: results do not depend on what else is in a folder.
+        key = jax.random.fold_in(jax.random.key(args.seed), sample)
+
+        def show(done: int, total: int) -> None:
+            what = f"{name}, part {done} of {total}"
+            progress.show(step + sample + done / max(total, 1), what)
+
+        def fill_part(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
+            return inpaint(
+                pixels, hole, args.method, key, options=options, progress=show
+            )
+
+        progress.show(step + sample, name)
+        if args.max_side:
+            return fill_within(pixels, hole, args.max_side, fill_part)
+        return fill_part(pixels, hole)
+
+    return fill
+
+
+def _config(
+    args: argparse.Namespace, options: dict[str, object]
+) -> Mapping[str, object]:
+    """Returns all settings of a run, resolved, as what JSON can hold."""
+    settings = {
+        name: value
+        for name, value in vars(args).items()
+        if name not in ("option", "print_config", "list_methods")
+    }
+    return settings | {"options": catalogue.defaults(args.method) | options}
+
+
+def _describe_demo(job: Job, method: str) -> None:
+    print(f"Removed what the mask marks from the shipped photo (method {method}):")
+    for what, path in (
+        ("photo", job.pair.image),
+        ("photo with its hole marked", job.figures["masked"]),
+        ("result", job.results[0]),
+        ("both side by side", job.figures["compare"]),
+    ):
+        print(f"  {what:30}{path}")
+    print(
+        "Your own: python sample.py --image photo.jpg --mask mask.png --output out.png"
+    )
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """Returns the parser of whole numbers from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(
+                f"got '{text}'; want a whole number from {least} to {most}"
+            )
+        return int(text)
+
+    return parse
+
+
+def _figures(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in outputs.FIGURES:
+            error = unknown_name("picture to save", name, outputs.FIGURES)
+            raise argparse.ArgumentTypeError(str(error))
+    return names

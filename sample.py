@@ -1,0 +1,8 @@
+"""Inpaints pictures: `python sample.py` is `jaxpaint sample`."""
+
+import sys
+
+from jaxpaint.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["sample", *sys.argv[1:]]))
