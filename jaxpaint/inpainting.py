@@ -1,0 +1,160 @@
+"""`inpaint`: the library's front door for arrays of any usual kind."""
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from jaxpaint import images, masks, methods, regions
+from jaxpaint.errors import InputError
+from jaxpaint.types import Method, Params
+
+_SUSPICIOUS_SHARE = 0.75
+
+
+@functools.lru_cache(maxsize=32)
+def _prepared(name: str, options: tuple[tuple[str, object], ...]) -> tuple:
+    method = methods.make(name, **dict(options))
+    return method, jax.jit(method.inpaint)
+
+
+def inpaint(
+    image: np.ndarray,
+    mask: np.ndarray,
+    method: str = "auto",
+    key: jax.Array | None = None,
+    *,
+    options: Mapping[str, object] | None = None,
+    params: Params = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Returns the image with its hole filled; known pixels come back unchanged.
+
+    Only windows around the holes are worked on. The first call with a method and a
+    window shape compiles, later ones do not.
+
+    Args:
+      image: uint8, or float in [-1, 1]; `[H, W]`, `[H, W, C]` or `[B, H, W, C]` with 1
+        or 3 channels. What lies under the hole is not read.
+      mask: `[H, W]`, `[H, W, 1]` or `[B, H, W, 1]`; 1, True or 255 = hole. One mask
+        may serve a whole batch.
+      method: a name out of `jaxpaint.names()`.
+      key: from `jax.random.key`, for methods that draw; by default `key(0)`.
+      options: of the method, by name.
+      params: of a learned method; classical methods have none.
+      progress: called with (windows done, windows in all).
+
+    Returns:
+      An array of the image's shape and dtype.
+
+    Raises:
+      InputError: a shape, dtype or value that does not fit, a hole without any known
+        pixel around it, or an unknown method or option.
+    """
+    chosen, run = _prepared(method, tuple(sorted((options or {}).items())))
+    image, mask = np.asarray(image), np.asarray(mask)
+    batch, holes = _check(image, mask)
+    key = jax.random.key(0) if key is None else key
+    plans = [regions.plan(hole, chosen.window) for hole in holes]
+    total = sum(len(plan.pieces) for plan in plans)
+    done = 0
+    result = batch.copy()
+    for i, (picture, plan) in enumerate(zip(result, plans, strict=True)):
+        missing = plan.labels > 0
+        for j, piece in enumerate(plan.pieces):
+            piece_key = jax.random.fold_in(jax.random.fold_in(key, i), j)
+            fill = _fill(run, chosen, params, picture, missing, piece.window, piece_key)
+            labels = plan.labels[piece.core]
+            paste = missing[piece.core] & np.isin(labels, piece.labels)
+            rows, cols = (
+                slice(c.start - w.start, c.stop - w.start)
+                for c, w in zip(piece.core, piece.window, strict=True)
+            )
+            picture[piece.core][paste] = fill[rows, cols][paste]
+            missing[piece.core][paste] = False
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    return result.reshape(image.shape)
+
+
+def _fill(
+    run: Callable,
+    method: Method,
+    params: Params,
+    picture: np.ndarray,
+    missing: np.ndarray,
+    window: regions.Box,
+    key: jax.Array,
+) -> np.ndarray:
+    cut, hole = picture[window], missing[window]
+    unit = images.to_float(cut) if cut.dtype == np.uint8 else cut.astype(np.float32)
+    unit = np.where(hole[..., None], np.float32(0), unit)
+    mask = hole[..., None].astype(np.float32)
+    if params is None and method.train_step is None:
+        params = {}
+    fill = np.asarray(run(params, unit[None], mask[None], key))[0]
+    return images.to_uint8(fill) if cut.dtype == np.uint8 else fill.astype(cut.dtype)
+
+
+def _check(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns image `[B, H, W, C]` and hole `[B, H, W]` bool, or raises."""
+    if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
+        raise InputError(
+            f"image has dtype {image.dtype}; want uint8 (0 to 255) or float (-1 to 1)"
+        )
+    shape = image.shape
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim == 3:
+        image = image[None]
+    if image.ndim != 4 or image.shape[-1] not in (1, 3) or 0 in image.shape:
+        raise InputError(
+            f"image has shape {list(shape)}; want [H, W], [H, W, C] or [B, H, W, C] "
+            "with 1 or 3 channels (split alpha off first)"
+        )
+    known_shape = mask.shape
+    mask = masks.check(mask)
+    if mask.ndim == 2:
+        mask = mask[..., None]
+    if mask.ndim == 3:
+        mask = mask[None]
+    batch, height, width, _ = image.shape
+    if mask.shape[1:] != (height, width, 1) or mask.shape[0] not in (1, batch):
+        raise InputError(
+            f"mask has shape {list(known_shape)} but the image {list(shape)}; want "
+            f"[{height}, {width}], [{height}, {width}, 1] or one such mask per image"
+        )
+    holes = np.broadcast_to(mask[..., 0] > 0.5, (batch, height, width))
+    for i, hole in enumerate(holes):
+        where = f" of image {i}" if batch > 1 else ""
+        share = hole.mean()
+        if share == 0:
+            warnings.warn(f"the mask{where} is empty: nothing to fill", stacklevel=3)
+        elif share == 1:
+            raise InputError(
+                f"the mask{where} covers everything: no known pixel to fill from; "
+                "is it inverted?"
+            )
+        elif share > _SUSPICIOUS_SHARE:
+            warnings.warn(
+                f"the hole{where} covers {share:.0%} of the image: is the mask "
+                "inverted?",
+                stacklevel=3,
+            )
+        if image.dtype != np.uint8:
+            _check_range(image[i], hole, where)
+    return image, holes
+
+
+def _check_range(image: np.ndarray, hole: np.ndarray, where: str) -> None:
+    known = image[~hole]
+    if not np.isfinite(known).all():
+        raise InputError(f"a known pixel{where} is NaN or infinite; want -1 to 1")
+    if known.min() < -1 or known.max() > 1:
+        raise InputError(
+            f"known pixels{where} lie in [{known.min():g}, {known.max():g}]; a float "
+            "image must lie in [-1, 1] (uint8: x / 127.5 - 1)"
+        )
