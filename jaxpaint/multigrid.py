@@ -61,10 +61,8 @@ def neighbor_sum(x: jax.Array) -> jax.Array:
 
 
 def neighbor_count(height: int, width: int) -> jax.Array:
-    """Returns the number of neighbours inside an image, `[height, width]`."""
-    row, column = jnp.arange(height)[:, None], jnp.arange(width)[None]
-    inside = [row > 0, row < height - 1, column > 0, column < width - 1]
-    return sum(jnp.broadcast_to(i, (height, width)).astype(jnp.float32) for i in inside)
+    """Returns the number of neighbours inside an image, `[1, 1, height, width]`."""
+    return neighbor_sum(jnp.ones((1, 1, height, width)))
 
 
 def laplacian(x: jax.Array) -> jax.Array:
@@ -81,9 +79,8 @@ def grid(hole: jax.Array, right: jax.Array, below: jax.Array) -> Grid:
         read.
       below: the same for the edges downwards.
     """
-    width, height = hole.shape[-1], hole.shape[-2]
-    right = jnp.where(jnp.arange(width) < width - 1, right, 0)
-    below = jnp.where(jnp.arange(height)[:, None] < height - 1, below, 0)
+    right = right.at[..., -1].set(0)
+    below = below.at[..., -1, :].set(0)
     known = 1 - hole
     boundary = hole * (
         right * from_right(known)
@@ -131,17 +128,19 @@ def hierarchy(finest: Grid) -> list[Grid]:
     levels = [finest]
     while min(levels[-1].right.shape[-2:]) > _COARSEST_SIDE:
         fine = levels[-1]
-        right, below, boundary = map(
-            _pad_even, (fine.right, fine.below, fine.boundary)
-        )
+        right, below, boundary = map(_pad_even, (fine.right, fine.below, fine.boundary))
         right = 0.5 * (right[..., ::2, 1::2] + right[..., 1::2, 1::2])
         below = 0.5 * (below[..., 1::2, ::2] + below[..., 1::2, 1::2])
         side = 2.0 ** (len(levels) - 1)
-        boundary = (side + 1) / (2 * side + 1) * (
-            boundary[..., ::2, ::2]
-            + boundary[..., 1::2, ::2]
-            + boundary[..., ::2, 1::2]
-            + boundary[..., 1::2, 1::2]
+        boundary = (
+            (side + 1)
+            / (2 * side + 1)
+            * (
+                boundary[..., ::2, ::2]
+                + boundary[..., 1::2, ::2]
+                + boundary[..., ::2, 1::2]
+                + boundary[..., 1::2, 1::2]
+            )
         )
         levels.append(_grid(right, below, boundary))
     return levels
@@ -208,7 +207,8 @@ def v_cycle(levels: list[Grid], residual: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, 8, lambda _, x: sweep(x), x)
     x = separately(sweep, x, barrier)
     rest = separately(lambda x: residual - apply(level, x), x, barrier)
-    correction = _refine(v_cycle(levels[1:], _coarsen(rest)), residual.shape)
+    coarse = jnp.where(levels[1].diagonal > 0, _coarsen(rest), 0)
+    correction = _refine(v_cycle(levels[1:], coarse), residual.shape)
     x = x + jnp.where(level.diagonal > 0, correction, 0)
     return jax.lax.fori_loop(0, 2, lambda _, x: sweep(x), x)
 

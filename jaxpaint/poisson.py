@@ -1,5 +1,7 @@
 """Smooth fills: the Laplace equation on the hole of an image."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +18,7 @@ def pixels(image: jax.Array) -> jax.Array:
     return jnp.moveaxis(image, 1, -1)
 
 
+@partial(jax.jit, static_argnames=("tolerance", "iterations"))
 def harmonic_fill(
     image: jax.Array,
     mask: jax.Array,

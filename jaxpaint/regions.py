@@ -85,7 +85,9 @@ def plan(hole: np.ndarray, window: Window) -> Plan:
             slice(col * _CORE, min((col + 1) * _CORE, width)),
         )
         side = sides[-1]
-        pieces.append(Piece(_square(core, side, height, width), core, np.array(numbers)))
+        pieces.append(
+            Piece(_square(core, side, height, width), core, np.array(numbers))
+        )
     return Plan(labels, pieces)
 
 

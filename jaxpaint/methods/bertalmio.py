@@ -1,5 +1,7 @@
 """Bertalmio's inpainting: carries smoothness along isophotes into the hole."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,18 @@ def curvature_flow(x: jax.Array, *, eps: float = 1e-8) -> jax.Array:
     return bending / (slope_x**2 + slope_y**2 + eps)
 
 
+@partial(
+    jax.jit,
+    static_argnames=(
+        "steps",
+        "transport_steps",
+        "diffusion_steps",
+        "dt",
+        "dt_diffusion",
+        "stop",
+        "luma_chroma",
+    ),
+)
 def bertalmio_fill(
     image: jax.Array,
     mask: jax.Array,

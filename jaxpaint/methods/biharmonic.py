@@ -14,10 +14,20 @@ _STENCIL = {(0, 1): -8.0, (1, 1): 2.0, (0, 2): 1.0}
 _NEIGHBORS = [
     (dy, dx, weight)
     for (a, b), weight in _STENCIL.items()
-    for dy, dx in {(a, b), (b, a), (-a, b), (a, -b), (-a, -b), (-b, a), (b, -a), (-b, -a)}
+    for dy, dx in {
+        (a, b),
+        (b, a),
+        (-a, b),
+        (a, -b),
+        (-a, -b),
+        (-b, a),
+        (b, -a),
+        (-b, -a),
+    }
 ]
 
 
+@partial(jax.jit, static_argnames=("tolerance", "iterations", "wide"))
 def biharmonic_fill(
     image: jax.Array,
     mask: jax.Array,
@@ -80,9 +90,7 @@ def _fill_wide(
     start = planes(harmonic_fill(pixels(known), pixels(hole), tolerance=1e-4))
     return multigrid.conjugate_gradients(
         twice_laplacian,
-        lambda r: jax.lax.fori_loop(
-            0, 2, lambda _, r: multigrid.v_cycle(levels, r), r
-        ),
+        lambda r: jax.lax.fori_loop(0, 2, lambda _, r: multigrid.v_cycle(levels, r), r),
         -twice_laplacian(known),
         hole * start,
         tolerance=tolerance,
@@ -162,9 +170,7 @@ def _fill_list(
     return fill.T.reshape(known.shape)
 
 
-def make(
-    *, tolerance: float = 1e-5, iterations: int = 3000, wide: int = 8
-) -> Method:
+def make(*, tolerance: float = 1e-5, iterations: int = 3000, wide: int = 8) -> Method:
     """Returns the method; see `biharmonic_fill` for the options."""
     return classical(
         lambda image, mask, key: biharmonic_fill(

@@ -1,5 +1,7 @@
 """Total variation fill: keeps straight edges across thin scratches."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -9,6 +11,7 @@ from jaxpaint.poisson import harmonic_fill, pixels, planes
 from jaxpaint.types import Method, Window, classical
 
 
+@partial(jax.jit, static_argnames=("epsilon", "rounds", "stop", "tolerance"))
 def total_variation_fill(
     image: jax.Array,
     mask: jax.Array,
@@ -16,7 +19,7 @@ def total_variation_fill(
     epsilon: float = 0.02,
     rounds: int = 15,
     stop: float = 2e-3,
-    tolerance: float = 1e-3,
+    tolerance: float = 1e-4,
 ) -> jax.Array:
     """Returns the image whose hole has the least total variation.
 
@@ -77,7 +80,7 @@ def make(
     epsilon: float = 0.02,
     rounds: int = 15,
     stop: float = 2e-3,
-    tolerance: float = 1e-3,
+    tolerance: float = 1e-4,
 ) -> Method:
     """Returns the method; see `total_variation_fill` for the options."""
     return classical(
