@@ -85,8 +85,7 @@ def make(*, passes: int = 40) -> Method:
     return classical(inpaint, Window(margin=32, splits=True))
 
 
-# Jitted as a whole, because a rounding difference can turn a threshold's decision:
-# called eagerly, the same program runs as within a caller's jit.
+# Jitted so that eager calls, too, compile once and not at every call.
 @partial(jax.jit, static_argnames="passes")
 def _fill_batch(image: jax.Array, mask: jax.Array, passes: int) -> jax.Array:
     def fill_one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
