@@ -5,4 +5,5 @@ import sys
 from jaxpaint.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(["sample", *sys.argv[1:]]))
+    sys.argv.insert(1, "sample")
+    sys.exit(main())

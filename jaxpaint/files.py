@@ -162,6 +162,8 @@ def write_picture(path: Path, picture: Picture, quality: int = 95) -> None:
     settings: dict[str, object] = {}
     if kind in LOSSY:
         settings["quality"] = quality
+    if kind == "PNG":
+        settings["compress_level"] = 3  # twice as fast as 6 and one percent larger
     if kind == "JPEG":
         settings["subsampling"] = 0  # full colour resolution: edges of fills stay clean
     if picture.icc_profile:

@@ -1,7 +1,7 @@
 """The command line: flags, files, errors and exit codes.
 
 Most tests put a quick stand-in in the place of `jaxpaint.inpainting`: they are about
-what the command does with its files. The last ones run the real thing.
+what the command does with its files. The last one runs the real thing.
 """
 
 import importlib
@@ -21,12 +21,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxpaint import files, methods
+from jaxpaint import methods
 from jaxpaint.cli import catalogue, max_side, sample
 from jaxpaint.cli.main import COMMANDS, main
 from jaxpaint.cli.progress import Progress
 from jaxpaint.errors import InputError
-from jaxpaint.files import Picture
 
 ROOT = Path(__file__).resolve().parent.parent
 RNG = np.random.default_rng(0)
@@ -293,18 +292,20 @@ def test_skip_existing_writes_only_what_is_missing(folder, calls):
         picture(f"i/{name}.png")
     command = "--image i --mask m.png --output o --num-samples 2"
     assert run(command) == 0
-    Path("o/a_01.png").write_bytes(b"mine")
     Path("o/b_00.png").unlink()
+    Path("o/a_01.png").unlink()
+    mine = picture("o/a_01.png")
     calls.clear()
     assert run(command) == 2
     assert run(f"{command} --skip-existing") == 0
     assert len(calls) == 1
-    assert Path("o/a_01.png").read_bytes() == b"mine"
     assert Path("o/b_00.png").exists()
-    assert run(f"{command} --skip-existing") == 0
+    assert run(f"{command} --skip-existing --save compare") == 0
     assert len(calls) == 1
+    np.testing.assert_array_equal(read("o/a_01.png"), mine)
+    np.testing.assert_array_equal(read("o/a_compare.png")[:, 48:], mine)
     assert run(f"{command} --overwrite") == 0
-    assert read("o/a_01.png").shape == (12, 16, 3)
+    assert (read("o/a_01.png") != mine).any()
 
 
 # Errors
@@ -417,6 +418,30 @@ def test_ctrl_c_is_130_and_leaves_nothing(folder, monkeypatch, capsys):
     )
     assert run("--image a.png --mask m.png") == 130
     assert "Traceback" not in capsys.readouterr().err
+    assert tree() == {"a.png", "m.png"}
+
+
+def test_ctrl_c_is_heard_while_jax_computes(folder):
+    script = """if True:
+        import os, signal, sys, threading, types
+        import jax
+        from jaxpaint.cli.main import main
+
+        def inpaint(image, *rest, **options):
+            interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)
+            threading.Timer(0.5, interrupt).start()
+            forever = jax.jit(lambda x: jax.lax.while_loop(lambda x: x < 1, abs, x))
+            return forever(0.0).block_until_ready()
+
+        sys.modules["jaxpaint.inpainting"] = types.SimpleNamespace(inpaint=inpaint)
+        sys.argv[1:] = "sample --image a.png --mask m.png --method harmonic".split()
+        sys.exit(main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 130
+    assert done.stderr.endswith("interrupted\n")
     assert tree() == {"a.png", "m.png"}
 
 
@@ -662,8 +687,8 @@ def test_progress_on_a_terminal_is_a_bar():
     stream, quiet = Terminal(), Terminal()
     with Progress(4, stream=stream) as progress:
         progress.show(2, "half")
+        assert "50% |" in stream.getvalue()
         progress.note("a note")
-    assert "50% |" in stream.getvalue()
     assert "a note\n" in stream.getvalue()
     with Progress(4, quiet=True, stream=quiet) as progress:
         progress.show(2, "half")
@@ -723,3 +748,15 @@ def test_scripts_are_thin_fronts(tmp_path):
     train = script("train.py")
     assert train.returncode == 2
     assert train.stderr.count("\n") == 1
+
+
+@pytest.mark.integration
+def test_the_real_thing(folder, capsys):
+    hole = mask("most.png", hole=np.s_[:10])
+    assert run("--image a.png --mask most.png --output out.png --save compare") == 0
+    after = read("out.png")
+    np.testing.assert_array_equal(after[~hole], read("a.png")[~hole])
+    assert (after[hole] != read("a.png")[hole]).any()
+    err = capsys.readouterr().err
+    assert err.count("inverted") == 1
+    assert "warning: most.png marks 83% of the picture as hole" in err

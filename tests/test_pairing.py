@@ -50,6 +50,7 @@ def test_pictures_and_masks_in_one_folder(tmp_path, monkeypatch):
     for name in ("a.png", "a_mask001.png", "b.JPG", "b_mask.png", "a.txt", ".c.png"):
         Path(name).touch()
     found = find_pairs(Path("."), ".")
+    assert not found.lone_images
     assert found.pairs == [
         Pair(Path("a.png"), Path("a_mask001.png"), "a"),
         Pair(Path("b.JPG"), Path("b_mask.png"), "b"),

@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -98,11 +99,13 @@ def fill_and_write(
         alpha = np.where(hole, np.uint8(255), alpha)
     compared = []
     for sample, path in enumerate(job.results):
-        if keep and path.exists() and "compare" not in job.figures:
-            continue
-        pixels = fill(picture.pixels, hole, sample) if hole.any() else picture.pixels
-        result = picture._replace(pixels=pixels, alpha=alpha)
-        if not (keep and path.exists()):
+        if keep and path.exists():
+            result = files.read_picture(path)
+        else:
+            pixels = (
+                fill(picture.pixels, hole, sample) if hole.any() else picture.pixels
+            )
+            result = picture._replace(pixels=pixels, alpha=alpha)
             files.write_picture(path, result, quality)
             yield str(path)
         if "compare" in job.figures:
@@ -134,6 +137,18 @@ def compile_seconds() -> Iterator[list[float]]:
         yield seconds
     finally:
         monitoring.unregister_event_duration_listener(listen)
+
+
+def interruptible(function: Callable[[], np.ndarray]) -> np.ndarray:
+    """Returns what `function` returns; Ctrl-C is heard while jax computes in it.
+
+    Python hears signals in its main thread and not inside of jax, so that thread waits.
+    """
+    executor = ThreadPoolExecutor(1)
+    try:
+        return executor.submit(function).result()
+    finally:
+        executor.shutdown(wait=False)
 
 
 def _check_size(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:

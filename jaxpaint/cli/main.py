@@ -24,6 +24,8 @@ COMMANDS = {
 """The subcommands: `jaxpaint/cli/<name>.py` with `add_arguments(parser)` and
 `run(args) -> exit code`."""
 
+INTERRUPTED = 130
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, with the nearest name for unknown flags."""
@@ -43,26 +45,34 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line, by default that of the process; returns its exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _print_warning
-        try:
-            return _run(argv)
-        except SystemExit as exit_:  # argparse, after --help
-            return int(exit_.code or 0)
-        except BrokenPipeError:  # the reader of our output, such as `head`, has left
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
-        except InputError as error:
-            return _fail(argv, str(error), 2)
-        except Exception as error:
-            lines = str(error).strip().splitlines() or ["no message"]
-            hint = "unexpected; --debug shows where"
-            return _fail(argv, f"{type(error).__name__}: {lines[0]} ({hint})", 1)
+        code = _run_safely(list(sys.argv[1:] if argv is None else argv))
+    if code == INTERRUPTED and argv is None:
+        # Taking the interpreter down would wait for, or crash on, what jax computes.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def _run_safely(argv: list[str]) -> int:
+    try:
+        return _run(argv)
+    except SystemExit as exit_:  # argparse, after --help
+        return int(exit_.code or 0)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return INTERRUPTED
+    except InputError as error:
+        return _fail(argv, str(error), 2)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or ["no message"]
+        hint = "unexpected; --debug shows where"
+        return _fail(argv, f"{type(error).__name__}: {lines[0]} ({hint})", 1)
 
 
 def _run(argv: list[str]) -> int:

@@ -40,7 +40,8 @@ class Progress:
         """Tells that `done` of the steps are done and `what` is being worked on."""
         if self._bar is not None:
             self._bar.set_description_str(what, refresh=False)
-            self._bar.update(done - self._bar.n)
+            self._bar.n = done
+            self._bar.refresh()
             return
         now = time.monotonic()
         if not self._quiet and now - self._shown >= INTERVAL:

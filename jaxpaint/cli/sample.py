@@ -251,14 +251,19 @@ def _filler(
             progress.show(step + sample + done / max(total, 1), what)
 
         def fill_part(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
-            return inpaint(
-                pixels, hole, args.method, key, options=options, progress=show
-            )
+            with warnings.catch_warnings():
+                # Said before, with the name of the file.
+                warnings.filterwarnings("ignore", "the hole .*inverted")
+                return inpaint(
+                    pixels, hole, args.method, key, options=options, progress=show
+                )
 
         progress.show(step + sample, name)
         if args.max_side:
-            return fill_within(pixels, hole, args.max_side, fill_part)
-        return fill_part(pixels, hole)
+            return filling.interruptible(
+                lambda: fill_within(pixels, hole, args.max_side, fill_part)
+            )
+        return filling.interruptible(lambda: fill_part(pixels, hole))
 
     return fill
 
