@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxpaint import images, masks, methods, regions
 from jaxpaint.errors import InputError
-from jaxpaint.types import Method, Params
+from jaxpaint.types import Params
 
 _SUSPICIOUS_SHARE = 0.75
 
@@ -17,7 +17,13 @@ _SUSPICIOUS_SHARE = 0.75
 @functools.lru_cache(maxsize=32)
 def _prepared(name: str, options: tuple[tuple[str, object], ...]) -> tuple:
     method = methods.make(name, **dict(options))
-    return method, jax.jit(method.inpaint)
+
+    def fill(params: Params, image: jax.Array, mask: jax.Array, key: jax.Array, place):
+        for number in place:
+            key = jax.random.fold_in(key, number)
+        return method.inpaint(params, image, mask, key)
+
+    return method, jax.jit(fill)
 
 
 def inpaint(
@@ -57,6 +63,8 @@ def inpaint(
     image, mask = np.asarray(image), np.asarray(mask)
     batch, holes = _check(image, mask)
     key = jax.random.key(0) if key is None else key
+    if params is None and chosen.train_step is None:
+        params = {}
     plans = [regions.plan(hole, chosen.window) for hole in holes]
     total = sum(len(plan.pieces) for plan in plans)
     done = 0
@@ -64,8 +72,8 @@ def inpaint(
     for i, (picture, plan) in enumerate(zip(result, plans, strict=True)):
         missing = plan.labels > 0
         for j, piece in enumerate(plan.pieces):
-            piece_key = jax.random.fold_in(jax.random.fold_in(key, i), j)
-            fill = _fill(run, chosen, params, picture, missing, piece.window, piece_key)
+            cut, hole = picture[piece.window], missing[piece.window]
+            fill = _fill(run, params, cut, hole, key, (i, j))
             labels = plan.labels[piece.core]
             paste = missing[piece.core] & np.isin(labels, piece.labels)
             rows, cols = (
@@ -82,20 +90,17 @@ def inpaint(
 
 def _fill(
     run: Callable,
-    method: Method,
     params: Params,
-    picture: np.ndarray,
-    missing: np.ndarray,
-    window: regions.Box,
+    cut: np.ndarray,
+    hole: np.ndarray,
     key: jax.Array,
+    place: tuple[int, int],
 ) -> np.ndarray:
-    cut, hole = picture[window], missing[window]
+    """Fills one window; `place` is the number of the image and of the window in it."""
     unit = images.to_float(cut) if cut.dtype == np.uint8 else cut.astype(np.float32)
     unit = np.where(hole[..., None], np.float32(0), unit)
     mask = hole[..., None].astype(np.float32)
-    if params is None and method.train_step is None:
-        params = {}
-    fill = np.asarray(run(params, unit[None], mask[None], key))[0]
+    fill = np.asarray(run(params, unit[None], mask[None], key, place))[0]
     return images.to_uint8(fill) if cut.dtype == np.uint8 else fill.astype(cut.dtype)
 
 

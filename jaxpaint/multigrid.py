@@ -268,14 +268,38 @@ def conjugate_gradients(
     return jax.lax.while_loop(unfinished, step, carry)[1]
 
 
-def is_wide(hole: jax.Array, distance: int) -> jax.Array:
-    """Returns whether some pixel of the hole is over `distance` pixels inside it.
+def erode(hole: jax.Array, distance: int) -> jax.Array:
+    """Returns the pixels more than `distance` steps inside the hole, `[B, 1, H, W]`.
 
-    Distances are counted in steps to one of the eight neighbours.
+    A step leads to one of the four neighbours. What lies outside the image is hole.
     """
 
-    def erode(_: int, x: jax.Array) -> jax.Array:
-        x = jnp.minimum(x, jnp.minimum(from_left(x), from_right(x)))
-        return jnp.minimum(x, jnp.minimum(from_above(x), from_below(x)))
+    def step(_: int, x: jax.Array) -> jax.Array:
+        outside = 1 - x
+        near = jnp.maximum(outside, neighbor_sum(outside))
+        return 1 - jnp.minimum(near, 1)
 
-    return jnp.any(jax.lax.fori_loop(0, distance, erode, hole) > 0.5)
+    return jax.lax.fori_loop(0, distance, step, hole)
+
+
+def grow_within(hole: jax.Array, seed: jax.Array) -> jax.Array:
+    """Returns the connected parts of the hole that contain seeds, `[B, 1, H, W]`.
+
+    Pixels are connected to their eight neighbours.
+    """
+
+    def widen(x: jax.Array, before: Operator, after: Operator) -> jax.Array:
+        return jnp.maximum(x, jnp.maximum(before(x), after(x)))
+
+    def step(_: int, x: jax.Array) -> jax.Array:
+        return hole * widen(widen(x, from_left, from_right), from_above, from_below)
+
+    def unfinished(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return carry[1]
+
+    def several(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        grown = jax.lax.fori_loop(0, 16, step, carry[0])
+        return grown, jnp.any(grown != carry[0])
+
+    seed = hole * seed
+    return jax.lax.while_loop(unfinished, several, (seed, jnp.any(seed > 0)))[0]

@@ -25,7 +25,11 @@ _THIN = 8
 # fewer pixels than this; compiling a shape takes as long as filling some millions.
 _FREE_PIXELS = 4_000_000
 
+# What a call costs beside its pixels, in pixels.
+_CALL_PIXELS = 8_000
+
 Box = tuple[slice, slice]
+Hole = tuple[Box, list[int]]
 
 
 class Piece(NamedTuple):
@@ -68,7 +72,8 @@ def plan(hole: np.ndarray, window: Window) -> Plan:
                     tiles.setdefault((row, col), []).append(number)
         else:
             whole.append((box, [number]))
-    whole = _merge(whole, window)
+    if whole:
+        whole, _ = _group(whole, window, max(height, width))
     sides = [_side(box, window) for box, _ in whole]
     sides += [_CORE + 2 * _OVERLAP] * len(tiles)
     largest = max(sides, default=0)
@@ -122,30 +127,31 @@ def _square(box: Box, side: int, height: int, width: int) -> Box:
     return cut[0], cut[1]
 
 
-def _merge(
-    holes: list[tuple[Box, list[int]]], window: Window
-) -> list[tuple[Box, list[int]]]:
-    """Joins holes whose common window is no larger than their windows together."""
-    merged: list[tuple[Box, list[int]]] = []
-    for box, numbers in holes:
-        box, numbers = box, list(numbers)
-        i = 0
-        while i < len(merged):
-            other, theirs = merged[i]
-            union = (
-                slice(
-                    min(box[0].start, other[0].start), max(box[0].stop, other[0].stop)
-                ),
-                slice(
-                    min(box[1].start, other[1].start), max(box[1].stop, other[1].stop)
-                ),
-            )
-            apart = _side(box, window) ** 2 + _side(other, window) ** 2
-            if _side(union, window) ** 2 <= apart:
-                box, numbers = union, numbers + theirs
-                merged.pop(i)
-                i = 0
-            else:
-                i += 1
-        merged.append((box, numbers))
-    return merged
+def _group(holes: list[Hole], window: Window, limit: int) -> tuple[list[Hole], int]:
+    """Returns the holes, joined where one window costs less than several, and the cost.
+
+    Bisects the holes along the longer side of their common box as long as that pays.
+    """
+    box = holes[0][0]
+    for other, _ in holes[1:]:
+        box = _union(box, other)
+    together = [(box, [number for _, numbers in holes for number in numbers])]
+    cost = min(_side(box, window), limit) ** 2 + _CALL_PIXELS
+    if len(holes) == 1:
+        return together, cost
+    axis = int(box[1].stop - box[1].start > box[0].stop - box[0].start)
+    ordered = sorted(holes, key=lambda hole: hole[0][axis].start + hole[0][axis].stop)
+    middle = len(ordered) // 2
+    first, first_cost = _group(ordered[:middle], window, limit)
+    second, second_cost = _group(ordered[middle:], window, limit)
+    if first_cost + second_cost < cost:
+        return first + second, first_cost + second_cost
+    return together, cost
+
+
+def _union(a: Box, b: Box) -> Box:
+    rows, cols = (
+        slice(min(x.start, y.start), max(x.stop, y.stop))
+        for x, y in zip(a, b, strict=True)
+    )
+    return rows, cols

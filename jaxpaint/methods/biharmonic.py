@@ -32,7 +32,7 @@ def biharmonic_fill(
     image: jax.Array,
     mask: jax.Array,
     *,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-4,
     iterations: int = 3000,
     wide: int = 8,
 ) -> jax.Array:
@@ -53,7 +53,7 @@ def biharmonic_fill(
       mask: `[B, H, W, 1]`, 1 = hole.
       tolerance: residual norm relative to that of the right side.
       iterations: upper bound.
-      wide: inner distance in pixels from which a hole counts as wide.
+      wide: inner distance in pixels above which a hole counts as wide.
     """
 
     def fill_one(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -64,7 +64,7 @@ def biharmonic_fill(
         high = jnp.max(jnp.where(hole > 0.5, -jnp.inf, known), (2, 3), keepdims=True)
         options = {"tolerance": tolerance, "iterations": iterations}
         fill = jax.lax.cond(
-            multigrid.is_wide(hole, wide),
+            jnp.any(multigrid.erode(hole, wide) > 0),
             partial(_fill_wide, **options),
             partial(_fill_thin, **options),
             known,
@@ -103,10 +103,10 @@ def _fill_thin(
 ) -> jax.Array:
     """Solves on a list of the hole's pixels, cut to the smallest length that holds it.
 
-    Lists of length H W / 16, / 8, / 4 and H W are compiled.
+    Lists of five lengths, from H W / 16 to H W, are compiled.
     """
     height, width = hole.shape[-2:]
-    capacities = [-(-height * width // share) for share in (16, 8, 4, 1)]
+    capacities = [-(-height * width // share) for share in (16, 8, 6, 3, 1)]
     count = jnp.sum(hole > 0.5)
     smallest = jnp.sum(count > jnp.array(capacities))
     solve = partial(_fill_list, tolerance=tolerance, iterations=iterations)
@@ -170,7 +170,7 @@ def _fill_list(
     return fill.T.reshape(known.shape)
 
 
-def make(*, tolerance: float = 1e-5, iterations: int = 3000, wide: int = 8) -> Method:
+def make(*, tolerance: float = 1e-4, iterations: int = 3000, wide: int = 8) -> Method:
     """Returns the method; see `biharmonic_fill` for the options."""
     return classical(
         lambda image, mask, key: biharmonic_fill(
