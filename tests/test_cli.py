@@ -287,7 +287,7 @@ def test_a_folder_in_which_nothing_can_be_done_is_an_input_error(folder, calls, 
     assert not Path("o").exists()
 
 
-def test_skip_existing_writes_only_what_is_missing(folder, calls):
+def test_skip_existing_writes_only_what_is_missing(folder, calls, capsys):
     for name in "abc":
         picture(f"i/{name}.png")
     command = "--image i --mask m.png --output o --num-samples 2"
@@ -300,6 +300,8 @@ def test_skip_existing_writes_only_what_is_missing(folder, calls):
     assert run(f"{command} --skip-existing") == 0
     assert len(calls) == 1
     assert Path("o/b_00.png").exists()
+    assert run(f"{command} --skip-existing") == 0
+    assert "nothing to do" in capsys.readouterr().err
     assert run(f"{command} --skip-existing --save compare") == 0
     assert len(calls) == 1
     np.testing.assert_array_equal(read("o/a_01.png"), mine)
@@ -453,6 +455,17 @@ def test_a_write_that_fails_leaves_no_partial_file(folder, calls, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", save)
     assert run("--image a.png --mask m.png") == 1
     assert tree() == {"a.png", "m.png"}
+
+
+def test_errors_of_the_core_name_the_picture(folder, monkeypatch, capsys):
+    def inpaint(*arguments, **options):
+        raise InputError("the hole has no surroundings")
+
+    monkeypatch.setitem(
+        sys.modules, "jaxpaint.inpainting", SimpleNamespace(inpaint=inpaint)
+    )
+    assert run("--image a.png --mask m.png") == 2
+    assert one_error(capsys) == "error: a.png: the hole has no surroundings"
 
 
 def test_warnings_of_the_core_are_one_line(folder, monkeypatch, capsys):

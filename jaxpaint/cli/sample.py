@@ -122,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
                 print(job.pair.image, job.pair.mask or pairing.ALPHA, result, sep="\t")
     elif jobs:
         problems += _work(jobs, about, args, options, alone=total == 1)
+    elif not args.quiet:
+        print("nothing to do: all results exist", file=sys.stderr)
     if problems:
         print(f"error: {len(problems)} of {total} were not done:", file=sys.stderr)
         for problem in problems:
@@ -254,9 +256,12 @@ def _filler(
             with warnings.catch_warnings():
                 # Said before, with the name of the file.
                 warnings.filterwarnings("ignore", "the hole .*inverted")
-                return inpaint(
-                    pixels, hole, args.method, key, options=options, progress=show
-                )
+                try:
+                    return inpaint(
+                        pixels, hole, args.method, key, options=options, progress=show
+                    )
+                except InputError as error:
+                    raise InputError(f"{name}: {error}") from None
 
         progress.show(step + sample, name)
         if args.max_side:
