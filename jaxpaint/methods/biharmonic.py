@@ -38,11 +38,11 @@ def biharmonic_fill(
 ) -> jax.Array:
     """Returns the image with its hole filled by the biharmonic equation.
 
-    Solves (L L u)(p) = 0 for all p of the hole, L the 5-point Laplacian with zero normal
-    derivative at the image border, other pixels fixed; then clips each channel to the
-    range of its known pixels. Damelin and Hoang 2018, "On surface completion and image
-    inpainting by biharmonic functions"; the discretisation is that of scikit-image's
-    `inpaint_biharmonic`.
+    Solves (L L u)(p) = 0 for all p of the hole, L the 5-point Laplacian with zero
+    normal derivative at the image border, other pixels fixed; then clips each channel
+    to the range of its known pixels. Damelin and Hoang 2018, "On surface completion
+    and image inpainting by biharmonic functions"; the discretisation is that of
+    scikit-image's `inpaint_biharmonic`.
 
     Thin holes are solved by conjugate gradients on a list of the hole's pixels, so that
     cost follows the hole; wide ones on the whole grid, preconditioned by two multigrid
