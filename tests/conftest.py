@@ -14,9 +14,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def fixtures() -> Path:
-    """The folder of recorded reference numbers; skips the test when there is none."""
-    default = ROOT.parent / "shared" / "parity"
-    folder = Path(os.environ.get("JAXPAINT_FIXTURES", default))
+    """The folder of recorded reference numbers.
+
+    Without JAXPAINT_FIXTURES a sibling of the project is tried and the test skipped
+    when there is none; with it, a missing folder fails.
+    """
+    named = os.environ.get("JAXPAINT_FIXTURES")
+    folder = Path(named) if named else ROOT.parent / "shared" / "parity"
     if not folder.is_dir():
-        pytest.skip(f"no parity fixtures at {folder}; set JAXPAINT_FIXTURES")
+        if named:
+            pytest.fail(f"JAXPAINT_FIXTURES names {folder}, which is no folder")
+        pytest.skip("no recorded reference numbers; JAXPAINT_FIXTURES names a folder")
     return folder
