@@ -14,7 +14,9 @@ import jax.numpy as jnp
 Operator = Callable[[jax.Array], jax.Array]
 
 _JACOBI_WEIGHT = 0.8
-_COARSEST_SIDE = 8
+# Few levels compile sooner; many sweeps on the coarsest make up for it.
+_COARSEST_SIDE = 40
+_COARSEST_SWEEPS = 32
 
 
 class Grid(NamedTuple):
@@ -118,7 +120,7 @@ def _pad_even(x: jax.Array) -> jax.Array:
 
 
 def hierarchy(finest: Grid) -> list[Grid]:
-    """Returns the levels from `finest` down to one of a few pixels.
+    """Returns the levels from `finest` down to one that smoothing alone solves.
 
     Edges between two coarse cells add up the fine edges that cross, halved because the
     centres are twice as far apart. Edges to known pixels shrink less: their length
@@ -204,7 +206,7 @@ def v_cycle(levels: list[Grid], residual: jax.Array) -> jax.Array:
 
     x = smoother * residual
     if len(levels) == 1:
-        return jax.lax.fori_loop(0, 8, lambda _, x: sweep(x), x)
+        return jax.lax.fori_loop(0, _COARSEST_SWEEPS, lambda _, x: sweep(x), x)
     x = separately(sweep, x, barrier)
     rest = separately(lambda x: residual - apply(level, x), x, barrier)
     coarse = jnp.where(levels[1].diagonal > 0, _coarsen(rest), 0)

@@ -11,13 +11,13 @@ from jaxpaint import multigrid
 from jaxpaint.methods import bertalmio, biharmonic, total_variation
 from jaxpaint.poisson import harmonic_fill, planes
 
-HEIGHT, WIDTH = 37, 50
+HEIGHT, WIDTH = 85, 102
 
 
 def holes():
     """Masks that touch borders and corners, thin and wide, `[3, H, W, 1]`."""
     mask = np.zeros((3, HEIGHT, WIDTH, 1), np.float32)
-    mask[0, 9:29, 12:40] = 1
+    mask[0, 9:69, 12:90] = 1
     mask[1, 20:22] = 1
     mask[1, :, 30] = 1
     mask[2, :7, :9] = 1
@@ -106,7 +106,7 @@ def test_harmonic_stays_within_the_range_of_the_known_pixels():
 def test_biharmonic_equals_the_direct_solution(wide):
     image, mask = 0.1 * noise(), holes()
     # Two known pixels at the ends of the range, so that clipping changes nothing.
-    image = image.at[:, 36, 0].set(1).at[:, 36, 49].set(-1)
+    image = image.at[:, -1, 0].set(1).at[:, -1, -1].set(-1)
     actual = biharmonic.biharmonic_fill(image, mask, tolerance=1e-6, wide=wide)
     laplacian = neumann_laplacian(HEIGHT, WIDTH)
     for i in range(3):
@@ -143,7 +143,7 @@ def test_total_variation_keeps_a_step_across_a_scratch():
             harmonic_fill(image, mask),
         )
     )
-    assert error < 0.15 * smeared
+    assert error < 0.25 * smeared
 
 
 def test_bertalmio_continues_a_diagonal_edge_no_worse_than_harmonic():
@@ -213,7 +213,7 @@ def test_total_variation_parity(linear_case):
 
 @pytest.mark.parity
 def test_bertalmio_terms_parity(linear_case):
-    case, image, mask, _ = linear_case
+    case, _, mask, _ = linear_case
     hole = planes(mask)
     start = jnp.moveaxis(jnp.asarray(case["harmonic"]), -1, 0)[None]
     for term, recorded in [

@@ -103,10 +103,10 @@ def _fill_thin(
 ) -> jax.Array:
     """Solves on a list of the hole's pixels, cut to the smallest length that holds it.
 
-    Lists of five lengths, from H W / 16 to H W, are compiled.
+    Lists of three lengths, H W / 12, H W / 6 and H W, are compiled.
     """
     height, width = hole.shape[-2:]
-    capacities = [-(-height * width // share) for share in (16, 8, 6, 3, 1)]
+    capacities = [-(-height * width // share) for share in (12, 6, 1)]
     count = jnp.sum(hole > 0.5)
     smallest = jnp.sum(count > jnp.array(capacities))
     solve = partial(_fill_list, tolerance=tolerance, iterations=iterations)

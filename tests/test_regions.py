@@ -1,0 +1,95 @@
+"""Windows around holes: complete, large enough, few shapes, and without effect."""
+
+import numpy as np
+import pytest
+
+import jaxpaint
+from jaxpaint import regions
+from jaxpaint.types import Window
+
+LOCAL = Window(margin=4, splits=True)
+
+
+def photo(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 17 + p) * np.cos(y / 23 - p) for p in (0, 1, 2)]
+    image = 110 + 70 * np.stack(waves, -1) + rng.normal(0, 4, (height, width, 3))
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def specks(height, width, count, seed=0):
+    rng = np.random.default_rng(seed)
+    hole = np.zeros((height, width), bool)
+    for _ in range(count):
+        row, col = rng.integers(height), rng.integers(width)
+        hole[row : row + rng.integers(1, 30), col : col + rng.integers(1, 30)] = True
+    return hole
+
+
+def scratch(height, width):
+    hole = np.zeros((height, width), bool)
+    for row in range(height):
+        col = int(row * (width - 4) / height)
+        hole[row, col : col + 4] = True
+    return hole
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [specks(300, 400, 40), scratch(1500, 1200), np.eye(700, dtype=bool)],
+    ids=["specks", "scratch", "diagonal"],
+)
+@pytest.mark.parametrize("window", [LOCAL, Window(margin=20, relative=0.5)])
+def test_each_hole_pixel_is_pasted_exactly_once_from_inside_its_window(hole, window):
+    plan = regions.plan(hole, window)
+    pasted = np.zeros(hole.shape, int)
+    for piece in plan.pieces:
+        for core, cut, length in zip(piece.core, piece.window, hole.shape, strict=True):
+            assert 0 <= cut.start <= core.start
+            assert core.stop <= cut.stop <= length
+        pasted[piece.core] += np.isin(plan.labels[piece.core], piece.labels)
+    np.testing.assert_array_equal(pasted, hole)
+
+
+def test_surroundings_are_as_wide_as_asked_unless_the_photo_ends():
+    hole = np.zeros((500, 600), bool)
+    hole[200:240, 300:350] = True
+    (piece,) = regions.plan(hole, Window(margin=10, relative=1.0)).pieces
+    rows, cols = piece.window
+    assert rows.start <= 200 - 60
+    assert rows.stop >= 240 + 60
+    assert cols.start <= 300 - 60
+    assert cols.stop >= 350 + 60
+
+
+def test_many_holes_take_few_shapes():
+    plan = regions.plan(specks(3000, 4000, 300), LOCAL)
+    shapes = {tuple(s.stop - s.start for s in piece.window) for piece in plan.pieces}
+    assert len(shapes) <= 3
+
+
+def test_cost_follows_the_hole():
+    hole = np.zeros((3000, 4000), bool)
+    hole[100:140, 100:140] = hole[2900:2940, 3900:3940] = True
+    cuts = [piece.window for piece in regions.plan(hole, LOCAL).pieces]
+    pixels = sum((r.stop - r.start) * (c.stop - c.start) for r, c in cuts)
+    assert pixels < 50_000
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [specks(400, 500, 4), scratch(1100, 700)],
+    ids=["specks", "split scratch"],
+)
+def test_windows_give_the_fill_of_the_whole_photo(hole, monkeypatch):
+    image = photo(*hole.shape)
+    parts = jaxpaint.inpaint(image, hole, "harmonic")
+    assert len(regions.plan(hole, LOCAL).pieces) > 1
+    everything = tuple(slice(0, n) for n in hole.shape)
+    one = regions.Plan(
+        hole.astype(np.int32), [regions.Piece(everything, everything, np.array([1]))]
+    )
+    monkeypatch.setattr(regions, "plan", lambda hole, window: one)
+    whole = jaxpaint.inpaint(image, hole, "harmonic")
+    assert np.abs(parts.astype(int) - whole).max() <= 1
