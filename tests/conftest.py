@@ -1,6 +1,7 @@
 """Settings of all tests, and the folders of fixtures that they may read."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -8,6 +9,10 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Nothing is written to the cache of whoever runs the tests.
+_CACHE = tempfile.TemporaryDirectory()
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,6 +18,7 @@ import numpy as np
 import jaxpaint
 from jaxpaint import files
 from jaxpaint.cli import catalogue, filling, outputs, pairing
+from jaxpaint.cli.compiled import keep_compiled
 from jaxpaint.cli.max_side import fill_within
 from jaxpaint.cli.outputs import Job
 from jaxpaint.cli.progress import Progress
@@ -189,6 +190,7 @@ def _work(
 
     from jaxpaint import methods
 
+    keep_compiled()
     methods.make(args.method, **options)  # refuses bad values before any work
     outputs.make_folders(jobs)
     problems = []
