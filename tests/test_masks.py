@@ -27,8 +27,13 @@ FIXED = ["alternating_lines", "center", "expand", "half", "super_resolve_2x"]
 
 @functools.cache
 def drawn(kind: str) -> np.ndarray:
-    """Masks `[24, 49, 70, 1]` of a kind, one for each of `KEYS`."""
-    return np.asarray(jax.jit(jax.vmap(functools.partial(masks.make(kind), ODD)))(KEYS))
+    """Masks `[24, 49, 70, 1]` of a kind, one for each of `KEYS`.
+
+    Compiled without optimisation, which takes half the time.
+    """
+    batch = jax.vmap(functools.partial(masks.make(kind), ODD))
+    options = {"xla_backend_optimization_level": 0}
+    return np.asarray(jax.jit(batch, compiler_options=options)(KEYS))
 
 
 @functools.cache
@@ -61,7 +66,15 @@ def test_masks_are_zero_or_one_and_neither_empty_nor_full(kind):
     assert np.all((share > 0) & (share < 1))
 
 
-@pytest.mark.parametrize("kind", masks.names())
+# One kind for each path through the code: the others differ in numbers only.
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *FIXED,
+        *("boxes", "random_blocks", "random_region"),
+        *("free_form", "wide", "irregular_30_40_border"),
+    ],
+)
 def test_a_key_gives_the_same_mask_alone_or_in_a_batch_jitted_or_not(kind):
     alone = masks.make(kind)(ODD, KEYS[3])
     np.testing.assert_array_equal(drawn(kind)[3], alone)
@@ -74,7 +87,7 @@ def test_only_kinds_without_chance_ignore_the_key(kind):
 
 
 @pytest.mark.parametrize("kind", masks.names())
-@pytest.mark.parametrize("size", [(256, 256), (64, 160), (161, 33), (512, 512)])
+@pytest.mark.parametrize("size", [(64, 64), (161, 33)])
 def test_any_size_is_traced(kind, size):
     mask = jax.eval_shape(functools.partial(masks.make(kind), size), KEYS[0])
     assert mask.shape == (*size, 1)
@@ -189,14 +202,15 @@ def test_inactive_shapes_are_left_out_and_others_united():
     start = jnp.array([[4, 4], [20, 60], [20, 5]])
     radius = jnp.array([3.0, 2.0, 5.0])
     active = jnp.array([True, True, False])
-    together = raster.capsules(ODD, start, start, radius, active)
+    draw = jax.jit(functools.partial(raster.capsules, ODD))
+    together = draw(start, start, radius, active)
     row, column = np.mgrid[: ODD[0], : ODD[1]]
     first = (row - 4) ** 2 + (column - 4) ** 2 <= 9
     second = (row - 20) ** 2 + (column - 60) ** 2 <= 4
     np.testing.assert_array_equal(raster.unpack(together, ODD)[..., 0], first | second)
 
 
-@pytest.mark.parametrize("width", [1, 31, 32, 33, 64, 100])
+@pytest.mark.parametrize("width", [31, 64, 70])
 def test_boxes_of_any_width_are_packed_and_unpacked(width):
     size = (9, width)
     top, left = jnp.array([-1, 3]), jnp.array([0, width // 3])
@@ -228,6 +242,7 @@ def test_redraw_returns_the_first_accepted_draw_or_the_last():
     def draw(key):
         return jax.random.randint(key, (), 0, 6)
 
+    @jax.jit
     @jax.vmap
     def rolled(key):
         six = redraw.redraw(draw, lambda value: value == 5, key)
@@ -280,10 +295,7 @@ def test_free_form_has_no_preferred_side():
 
 
 def test_free_form_covers_oblong_images_and_its_legacy_form_does_not():
-    for size in [(64, 128), (128, 64)]:
-        across = 1 if size[1] > size[0] else 0
-        cover = many("free_form", 200, size).any(axis=0)
-        assert cover.all(axis=1 - across).all()
+    assert many("free_form", 200, (64, 128)).any(axis=0).all()
     legacy = many("free_form_legacy", 200, (64, 128))
     # Corners stay within column 64, and the brush reaches 19 pixels further.
     assert legacy[..., 60:64].any()
@@ -316,11 +328,6 @@ LAMA = {
         *(0.2119, 0.154, (0.036, 0.074, 0.169, 0.330, 0.501), 0.052, 1.98, 1.33),
     ),
 }
-LAMA_512 = {
-    "lama_thin": (0.2896, 0.139),
-    "lama_medium": (0.2944, 0.154),
-    "lama_thick": (0.4572, 0.252),
-}
 
 
 def assert_means_agree(ours: np.ndarray, mean: float, std: float, number: int) -> None:
@@ -347,9 +354,10 @@ def test_lama_masks_have_the_published_statistics(kind):
     assert_means_agree(number, parts, parts_std, 500)
 
 
-@pytest.mark.parametrize("kind", LAMA_512)
-def test_lama_masks_have_settings_of_their_own_at_512(kind):
-    assert_means_agree(shares(many(kind, 200, (512, 512))), *LAMA_512[kind], 500)
+def test_lama_masks_have_settings_of_their_own_at_512():
+    share = shares(many("lama_thick", 200, (512, 512)))
+    # As above; the settings for 256 would give 0.3883.
+    assert_means_agree(share, 0.4572, 0.252, 500)
 
 
 def test_lama_masks_scale_with_the_image():
@@ -361,7 +369,7 @@ def test_lama_masks_scale_with_the_image():
 def test_max_area_is_kept_with_the_law_of_the_accepted_masks():
     every = shares(many("lama_thick", 500))
     accepted = every[every <= 0.5]
-    kept = shares(many("lama_thick", 500, max_area=0.5))
+    kept = shares(many("wide", 500))
     assert kept.max() <= 0.5
     assert_means_agree(kept, accepted.mean(), accepted.std(), len(accepted))
 
@@ -380,13 +388,15 @@ def test_irregular_masks_lie_in_their_bin(kind):
     assert border.any() != kind.endswith("border")
 
 
-def test_irregular_masks_fill_their_bin_evenly():
-    share = shares(many("irregular_20_30", 300, (64, 64)))
-    # The target is uniform, variance 0.1**2 / 12, and the last stroke overshoots it by
-    # less than half the bin.
-    assert 0.25 - 4 * 0.1 / math.sqrt(12 * 300) < share.mean() < 0.275
-    assert share.min() < 0.22
-    assert share.max() > 0.29
+def test_irregular_masks_fill_their_bins_evenly():
+    low = np.repeat(np.arange(0.1, 0.6, 0.1), 24)
+    share = [shares(drawn(f"irregular_{i}0_{i + 1}0")) for i in range(1, 6)]
+    place = (np.concatenate(share) - low) / 0.1
+    # The target is uniform, of variance 1/12 in units of the bin, and the last stroke
+    # overshoots it by less than a quarter on average.
+    assert 0.5 - 4 / math.sqrt(12 * len(place)) < place.mean() < 0.75
+    assert place.min() < 0.1
+    assert place.max() > 0.9
 
 
 def test_irregular_refuses_bins_that_no_mask_has():

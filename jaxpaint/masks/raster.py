@@ -165,7 +165,7 @@ def _union(first: jax.Array, last: jax.Array, width: int) -> jax.Array:
     nothing = jnp.zeros((first.shape[1], origin.size), jnp.uint32)
     # A reduction over all spans at once is up to ten times slower on CPU, depending on
     # their number.
-    return jax.lax.scan(add, nothing, (start, stop), unroll=8)[0]
+    return jax.lax.scan(add, nothing, (start, stop), unroll=5)[0]
 
 
 def _low_bits(count: jax.Array) -> jax.Array:
