@@ -4,6 +4,7 @@ Host code on numpy arrays: it runs before jit and decides static shapes. Windows
 few different shapes, since each one is compiled.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ _SMALLEST = 64
 # Pieces of a thin hole: core and overlap on each side. What lies d pixels behind the
 # end of a strip of width w acts on a Laplace solution by exp(-pi d / w): 4e-6 for the
 # widest thin hole.
-_CORE = 512
+_CORE = 400
 _OVERLAP = 64
 _THIN = 8
 # Windows are filled at the largest shape, which is compiled anyway, when that adds
@@ -53,54 +54,76 @@ class Plan(NamedTuple):
 
 
 def plan(hole: np.ndarray, window: Window) -> Plan:
-    """Returns the windows in which to fill a `[H, W]` bool hole.
-
-    Holes closer together than the method's margin are one hole.
-    """
-    height, width = hole.shape
-    reach = max(1, window.margin // 2)
-    near = ndimage.maximum_filter(hole, 2 * reach + 1) if hole.any() else hole
-    labels, count = ndimage.label(near, np.ones((3, 3)))
-    labels = np.where(hole, labels, 0).astype(np.int32)
-    boxes = ndimage.find_objects(labels, count)
-    whole, tiles = [], {}
-    for number, box in enumerate(boxes, start=1):
-        assert box is not None
-        if window.splits and _is_spread_thin(labels[box] == number):
-            for row in range(box[0].start // _CORE, (box[0].stop - 1) // _CORE + 1):
-                for col in range(box[1].start // _CORE, (box[1].stop - 1) // _CORE + 1):
-                    tiles.setdefault((row, col), []).append(number)
-        else:
-            whole.append((box, [number]))
-    if whole:
-        whole, _ = _group(whole, window, max(height, width))
-    sides = [_side(box, window) for box, _ in whole]
-    sides += [_CORE + 2 * _OVERLAP] * len(tiles)
+    """Returns the windows in which to fill a `[H, W]` bool hole."""
+    labels, count = ndimage.label(hole, np.ones((3, 3)))
+    whole = [
+        (box, [number])
+        for number, box in enumerate(ndimage.find_objects(labels, count), start=1)
+        if box is not None
+    ]
+    thin: list[Hole] = []
+    if window.splits:
+        spread = [part for part in whole if _longer(part[0]) > _CORE]
+        whole = [part for part in whole if _longer(part[0]) <= _CORE]
+        for box, (number,) in spread:
+            wide, rest = _split(labels, number, box, count)
+            count += len(wide) + len(rest)
+            whole += wide
+            thin += rest
+        if spread:
+            window = window._replace(margin=max(window.margin, _OVERLAP))
+    # Wide parts first: the thin ones that lead into them then find them filled.
+    limit = max(hole.shape)
+    groups = [group for part in (whole, thin) for group in _group(part, window, limit)]
+    sides = [_side(box, window) for box, _ in groups]
     largest = max(sides, default=0)
-    extra = sum(largest**2 - side**2 for side in sides)
-    if extra <= _FREE_PIXELS:
+    if sum(largest**2 - side**2 for side in sides) <= _FREE_PIXELS:
         sides = [largest] * len(sides)
-    pieces = []
-    for (box, numbers), side in zip(whole, sides, strict=False):
-        cut = _square(box, side, height, width)
-        pieces.append(Piece(cut, box, np.array(numbers)))
-    for (row, col), numbers in sorted(tiles.items()):
-        core = (
-            slice(row * _CORE, min((row + 1) * _CORE, height)),
-            slice(col * _CORE, min((col + 1) * _CORE, width)),
-        )
-        side = sides[-1]
-        pieces.append(
-            Piece(_square(core, side, height, width), core, np.array(numbers))
-        )
+    pieces = [
+        Piece(_square(box, side, hole.shape), box, np.array(numbers))
+        for (box, numbers), side in zip(groups, sides, strict=True)
+    ]
     return Plan(labels, pieces)
 
 
-def _is_spread_thin(hole: np.ndarray) -> bool:
-    if max(hole.shape) <= _CORE:
-        return False
-    distance = ndimage.distance_transform_cdt(np.pad(hole, 1), "chessboard")
-    return distance.max() <= _THIN
+def _split(
+    labels: np.ndarray, number: int, box: Box, count: int
+) -> tuple[list[Hole], list[Hole]]:
+    """Returns the wide parts of a hole, and its thin rest cut into tiles.
+
+    Numbers the parts in `labels`, from `count` + 1.
+    """
+    view = labels[box]
+    hole = view == number
+    inside = ndimage.distance_transform_cdt(np.pad(hole, 1), "chessboard")[1:-1, 1:-1]
+    wide = hole & ndimage.maximum_filter(inside > _THIN, 4 * _THIN + 1)
+    found, wide_count = ndimage.label(wide, np.ones((3, 3)))
+    view[wide] = found[wide] + count
+    parts = [
+        (_moved(part, box), [count + i])
+        for i, part in enumerate(ndimage.find_objects(found, wide_count), start=1)
+    ]
+    count += wide_count
+    thin = hole & ~wide
+    tiles = []
+    for row in range(0, hole.shape[0], _CORE):
+        for col in range(0, hole.shape[1], _CORE):
+            tile = slice(row, row + _CORE), slice(col, col + _CORE)
+            (part,) = ndimage.find_objects(thin[tile].astype(np.int8), 1)
+            if part is not None:
+                count += 1
+                view[tile][thin[tile]] = count
+                tiles.append((_moved(_moved(part, tile), box), [count]))
+    return parts, tiles
+
+
+def _moved(inner: Box, outer: Box) -> Box:
+    """Returns a box inside another one, seen from outside."""
+    rows, cols = (
+        slice(o.start + i.start, o.start + i.stop)
+        for i, o in zip(inner, outer, strict=True)
+    )
+    return rows, cols
 
 
 def _longer(box: Box) -> int:
@@ -116,10 +139,10 @@ def _side(box: Box, window: Window) -> int:
     return side + _EXTRA
 
 
-def _square(box: Box, side: int, height: int, width: int) -> Box:
+def _square(box: Box, side: int, shape: tuple[int, ...]) -> Box:
     """Returns a window of `side`, at most the photo, with the box in its middle."""
     cut = []
-    for extent, length in zip(box, (height, width), strict=True):
+    for extent, length in zip(box, shape, strict=True):
         size = min(side, length)
         start = (extent.start + extent.stop - size) // 2
         start = min(max(start, 0), length - size)
@@ -127,26 +150,26 @@ def _square(box: Box, side: int, height: int, width: int) -> Box:
     return cut[0], cut[1]
 
 
-def _group(holes: list[Hole], window: Window, limit: int) -> tuple[list[Hole], int]:
-    """Returns the holes, joined where one window costs less than several, and the cost.
+def _group(holes: list[Hole], window: Window, limit: int) -> list[Hole]:
+    """Returns the holes, joined where one window costs less than several.
 
-    Bisects the holes along the longer side of their common box as long as that pays.
+    Bisects them along the longer side of their common box as long as that pays.
     """
-    box = holes[0][0]
-    for other, _ in holes[1:]:
-        box = _union(box, other)
+
+    def cost(groups: list[Hole]) -> int:
+        sides = (min(_side(box, window), limit) for box, _ in groups)
+        return sum(side**2 + _CALL_PIXELS for side in sides)
+
+    if len(holes) < 2:
+        return holes
+    box = functools.reduce(_union, (box for box, _ in holes))
     together = [(box, [number for _, numbers in holes for number in numbers])]
-    cost = min(_side(box, window), limit) ** 2 + _CALL_PIXELS
-    if len(holes) == 1:
-        return together, cost
     axis = int(box[1].stop - box[1].start > box[0].stop - box[0].start)
     ordered = sorted(holes, key=lambda hole: hole[0][axis].start + hole[0][axis].stop)
     middle = len(ordered) // 2
-    first, first_cost = _group(ordered[:middle], window, limit)
-    second, second_cost = _group(ordered[middle:], window, limit)
-    if first_cost + second_cost < cost:
-        return first + second, first_cost + second_cost
-    return together, cost
+    apart = _group(ordered[:middle], window, limit)
+    apart += _group(ordered[middle:], window, limit)
+    return apart if cost(apart) < cost(together) else together
 
 
 def _union(a: Box, b: Box) -> Box:

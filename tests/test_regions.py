@@ -27,6 +27,15 @@ def specks(height, width, count, seed=0):
     return hole
 
 
+def scratch_with_blots(height, width):
+    """One connected hole, thin and long, with wide places."""
+    hole = scratch(height, width)
+    y, x = np.mgrid[:height, :width]
+    for row in range(height // 4, height, height // 4):
+        hole |= (y - row) ** 2 + (x - row * width // height) ** 2 < 30**2
+    return hole
+
+
 def scratch(height, width):
     hole = np.zeros((height, width), bool)
     for row in range(height):
@@ -37,8 +46,13 @@ def scratch(height, width):
 
 @pytest.mark.parametrize(
     "hole",
-    [specks(300, 400, 40), scratch(1500, 1200), np.eye(700, dtype=bool)],
-    ids=["specks", "scratch", "diagonal"],
+    [
+        specks(300, 400, 40),
+        scratch(1500, 1200),
+        scratch_with_blots(1500, 1200),
+        np.eye(700, dtype=bool),
+    ],
+    ids=["specks", "scratch", "blots", "diagonal"],
 )
 @pytest.mark.parametrize("window", [LOCAL, Window(margin=20, relative=0.5)])
 def test_each_hole_pixel_is_pasted_exactly_once_from_inside_its_window(hole, window):
@@ -69,6 +83,12 @@ def test_many_holes_take_few_shapes():
     assert len(shapes) <= 3
 
 
+def test_a_long_thin_hole_costs_far_less_than_its_box():
+    cuts = [piece.window for piece in regions.plan(scratch(3000, 3000), LOCAL).pieces]
+    pixels = sum((r.stop - r.start) * (c.stop - c.start) for r, c in cuts)
+    assert pixels < 0.5 * 3000**2
+
+
 def test_cost_follows_the_hole():
     hole = np.zeros((3000, 4000), bool)
     hole[100:140, 100:140] = hole[2900:2940, 3900:3940] = True
@@ -79,8 +99,8 @@ def test_cost_follows_the_hole():
 
 @pytest.mark.parametrize(
     "hole",
-    [specks(400, 500, 4), scratch(1100, 700)],
-    ids=["specks", "split scratch"],
+    [specks(400, 500, 4), scratch(1100, 700), scratch_with_blots(1100, 700)],
+    ids=["specks", "scratch", "blots"],
 )
 def test_windows_give_the_fill_of_the_whole_photo(hole, monkeypatch):
     image = photo(*hole.shape)
