@@ -18,7 +18,7 @@ from scipy import ndimage
 from jaxpaint import masks
 from jaxpaint.cli import masks as command
 from jaxpaint.errors import InputError
-from jaxpaint.masks import boxes, raster, redraw, walks
+from jaxpaint.masks import boxes, context_encoder, lama, raster, redraw, walks
 
 ODD = (49, 70)
 KEYS = jax.random.split(jax.random.key(0), 24)
@@ -295,7 +295,11 @@ def test_free_form_has_no_preferred_side():
 
 
 def test_free_form_covers_oblong_images_and_its_legacy_form_does_not():
-    assert many("free_form", 200, (64, 128)).any(axis=0).all()
+    holes = many("free_form", 200, (64, 128))
+    assert holes.any(axis=0).all()
+    # Strokes confined to 64 columns would leave one of the two ends of each mask.
+    ends = holes[..., :40].any(axis=(1, 2)) & holes[..., -40:].any(axis=(1, 2))
+    assert ends.any()
     legacy = many("free_form_legacy", 200, (64, 128))
     # Corners stay within column 64, and the brush reaches 19 pixels further.
     assert legacy[..., 60:64].any()
@@ -358,6 +362,19 @@ def test_lama_masks_have_settings_of_their_own_at_512():
     share = shares(many("lama_thick", 200, (512, 512)))
     # As above; the settings for 256 would give 0.3883.
     assert_means_agree(share, 0.4572, 0.252, 500)
+
+
+def test_lama_strokes_are_up_to_one_more_than_the_setting():
+    settings = lama._Strokes(number=(2, 3), width=1, length=1)
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        packed = lama._strokes((512, 512), key, settings, 1.0)
+        return raster.unpack(packed, (512, 512))[..., 0]
+
+    parts = [ndimage.label(mask, np.ones((3, 3)))[1] for mask in draw(KEYS)]
+    assert max(parts) == 4
 
 
 def test_lama_masks_scale_with_the_image():
@@ -436,6 +453,17 @@ def test_random_regions_are_smooth_and_of_20_to_30_percent(size):
     assert np.mean(opened) > 0.97 * share.mean()
 
 
+def test_catmull_rom_weights_reproduce_straight_lines():
+    step, phase = 7.3, 100
+    weights = np.asarray(context_encoder._interpolation(60, step, jnp.int32(phase)))
+    # Node 0 lies one step before the first pixel; positions are rounded down to 1/256
+    # step and each of four weights to 1/512.
+    position = np.arange(60) / step + phase / 256 + 1
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=4 / 1024)
+    line = weights @ (np.arange(weights.shape[1]) - 5)
+    np.testing.assert_allclose(line, position - 5, atol=1 / 256 + 4 * 6 / 1024)
+
+
 # RePaint.
 
 
@@ -475,7 +503,7 @@ def test_fixed_repaint_masks_equal_the_published_files(fixtures, kind):
 @pytest.mark.parametrize("kind", ["wide", "narrow"])
 def test_random_repaint_masks_have_the_statistics_of_the_files(fixtures, kind):
     share = shares(many(kind, 500))
-    assert share.max() <= 0.5
+    assert 0.48 < share.max() <= 0.5
     for folder in sorted(fixtures.glob("repaint_masks*")):
         about = read_meta(folder)["statistics"][kind]
         theirs = 1 - np.array(about["per_image_known"])

@@ -143,7 +143,8 @@ def _floor_divide(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
     """Returns the exact floor quotient; several times faster than `//` on CPU.
 
     Processors divide floats in bulk but integers one by one. The float quotient is off
-    by at most one, which the remainder reveals.
+    by at most one, upwards or (where division is approximate, as on GPUs) downwards,
+    which the remainder reveals.
     """
     quotient = numerator.astype(jnp.float32) / divisor.astype(jnp.float32)
     whole = jnp.floor(quotient).astype(jnp.int32)
