@@ -97,11 +97,11 @@ def hole_depth(hole: jax.Array) -> jax.Array:
 
 def patches_touching(flags: jax.Array, size: int) -> jax.Array:
     """Returns `[H - size + 1, W - size + 1]`: whether each patch contains a flag."""
+    if min(flags.shape) < size:
+        return jnp.zeros([max(side - size + 1, 0) for side in flags.shape], bool)
     for axis in (0, 1):
-        count = max(flags.shape[axis] - size + 1, 0)
-        shifted = [
-            lax.slice_in_dim(flags, i, i + count, axis=axis) for i in range(size)
-        ]
+        end = flags.shape[axis] - size + 1
+        shifted = [lax.slice_in_dim(flags, i, end + i, axis=axis) for i in range(size)]
         flags = jnp.any(jnp.stack(shifted), axis=0)
     return flags
 

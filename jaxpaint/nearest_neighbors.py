@@ -112,7 +112,7 @@ def _all_positions(height: int, width: int, size: int) -> tuple[Positions, jax.A
     capacity = -(-rows * columns // CHUNK) * CHUNK
     index = jnp.minimum(jnp.arange(capacity), rows * columns - 1)
     at = index // columns * width + index % columns
-    row, column = jnp.arange(height)[:, None], jnp.arange(width)
+    row, column = jnp.arange(height)[:, None], jnp.arange(width)[None]
     inside = (row < rows) & (column < columns)
     slot = jnp.where(inside, row * columns + column, capacity)
     count = jnp.int32(rows * columns)

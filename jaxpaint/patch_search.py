@@ -61,7 +61,8 @@ def patches(
     few short copies.
     """
     _, width, channels = image.shape
-    start = (at[..., None] + width * jnp.arange(0, size, row_stride)) * channels
+    rows = width * jnp.arange(0, size, row_stride)
+    start = (jnp.expand_dims(at, -1) + rows.reshape((1,) * at.ndim + (-1,))) * channels
     runs = lax.GatherDimensionNumbers(
         offset_dims=(start.ndim,), collapsed_slice_dims=(), start_index_map=(0,)
     )
@@ -147,8 +148,8 @@ def _search_pass(
     source = source.reshape(-1)
     capacity = targets.at.size
     steps = jnp.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
-    target_step = jump * (steps[:, 0] * target_width + steps[:, 1])
-    source_step = jump * (steps[:, 0] * source_width + steps[:, 1])
+    target_step = jump * (steps[:, 0] * target_width + steps[:, 1])[None]
+    source_step = jump * (steps[:, 0] * source_width + steps[:, 1])[None]
 
     def neighbors(at: jax.Array, match: jax.Array) -> tuple[jax.Array, jax.Array]:
         # A step over the border of the image wraps to another row. What it finds
@@ -163,8 +164,8 @@ def _search_pass(
         bits = jax.random.bits(key, (own.size, radii.size), jnp.uint32)
 
         def near(center: jax.Array, bits16: jax.Array, size: jax.Array):
-            low = jnp.maximum(center[:, None] - radii, 0)
-            high = jnp.minimum(center[:, None] + radii, size - 1)
+            low = jnp.maximum(center[:, None] - radii[None], 0)
+            high = jnp.minimum(center[:, None] + radii[None], size - 1)
             span = (high - low + 1).astype(jnp.uint32)
             return low + ((span * bits16) >> 16).astype(jnp.int32)
 

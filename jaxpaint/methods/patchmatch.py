@@ -263,7 +263,7 @@ def _rounds(
             lambda: _vote(level, x, match, log_weight, options.patch_size),
         )
         done = (i == rounds) | ((i > 0) & (change < TOLERANCE))
-        passes = jnp.where(done, 0, jnp.where(i == 0, 2, 1) * len(JUMPS))
+        passes = jnp.where(done, 0, len(JUMPS))
         match, distance = _search(level, x, match, passes, search_key, options)
         mean = jnp.sum(jnp.where(level.live(), distance, 0)) / jnp.maximum(
             level.targets.length, 1
@@ -314,7 +314,8 @@ def _vote(
     """Returns `x` with the hole filled by its patches' votes, and the mean change."""
     width, channels = level.image.shape[1:]
     image = level.image.reshape(-1, channels)
-    corner = (jnp.arange(size)[:, None] * width + jnp.arange(size)).reshape(-1)
+    corner = jnp.arange(size)[:, None] * width + jnp.arange(size)[None]
+    corner = corner.reshape(1, -1)
     chunk = min(CHUNK, level.source.size)
     capacity = match.size
 
