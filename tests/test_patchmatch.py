@@ -5,11 +5,13 @@ import pytest
 
 from jaxpaint.errors import InputError
 from jaxpaint.hole_pyramid import hole_depth, hole_pyramid
-from jaxpaint.methods.patchmatch import make
+from jaxpaint.methods import patchmatch
+from jaxpaint.methods.patchmatch import Options, make
 from jaxpaint.patch_search import list_positions, patches, search
 
 KEY = jax.random.key(0)
-SHAPE = (48, 40)
+# Large enough for two levels, which the holes in the middle need.
+SHAPE = (72, 64)
 FILL = jax.jit(lambda image, mask, key: make().inpaint({}, image, mask, key))
 
 
@@ -25,13 +27,13 @@ def box(rows: slice, columns: slice) -> np.ndarray:
 
 
 ALL = slice(None)
-CENTER = box(slice(14, 32), slice(12, 27))
+CENTER = box(slice(24, 44), slice(22, 40))
 FRAME = 1 - box(slice(3, -3), slice(3, -3))
 ALL_BUT_ONE = 1 - box(slice(20, 21), slice(9, 10))
 HOLES = {
     "one pixel": box(slice(20, 21), slice(9, 10)),
     "center": CENTER,
-    "corner": box(slice(0, 11), slice(29, 40)),
+    "corner": box(slice(0, 11), slice(50, 64)),
     "whole rows": box(slice(20, 25), ALL),
     "all borders": FRAME,
     "no whole patch known": 1 - box(slice(20, 26), slice(10, 16)),
@@ -143,8 +145,8 @@ def test_matches_stay_in_the_source_and_distances_are_theirs():
         jnp.asarray(source),
         KEY,
         passes=8,
-        bounds=jnp.array([44, 36]),
-        longest=44,
+        bounds=jnp.array([SHAPE[0] - 4, SHAPE[1] - 4]),
+        longest=68,
         target_width=SHAPE[1],
         chunk=64,
     )
@@ -153,6 +155,26 @@ def test_matches_stay_in_the_source_and_distances_are_theirs():
     assert np.all(source.reshape(-1)[match])
     np.testing.assert_allclose(best[:count], distance(at, match[:, None])[:, 0], 1e-5)
     assert jnp.mean(best[:count]) < jnp.mean(distance(at, start[:count, None]))
+
+
+def test_matches_of_the_level_above_keep_their_offset_doubled():
+    size = 7
+    step = -9 * SHAPE[1] + 7
+    hole = jnp.asarray(box(slice(30, 38), slice(28, 36))[0, ..., 0] > 0)
+
+    @jax.jit
+    def start(image):
+        pyramid = hole_pyramid(image, hole, patch_size=size, levels=2)
+        options = Options(size, 2, 1, 1, 1.3, 0.1)
+        level = patchmatch._level(pyramid, jnp.int32(0), options)
+        coarse = jnp.arange(hole.size) + step
+        match, weight = patchmatch._start(level, coarse, size, KEY)
+        return match - level.targets.at, weight - level.log_confidence, level.live()
+
+    moved, doubt, live = start(jnp.where(hole[..., None], 0, noise()[0]))
+    assert live.sum() == (8 + size - 1) ** 2
+    assert np.all(moved[live] == 2 * step)
+    assert np.all(doubt[live] == 0)
 
 
 def test_depth_is_the_distance_from_the_known_region():
@@ -171,10 +193,10 @@ def test_coarse_pixels_average_the_known_ones():
         jnp.tile(known, (2, 2, 1)), jnp.tile(hole, (2, 2)), patch_size=3, levels=2
     )
     coarse = pyramid.image[1]
-    assert np.array_equal(np.flatnonzero(pyramid.hole[1][0, :20]), [1])
+    assert np.array_equal(np.flatnonzero(pyramid.hole[1][0, :32]), [1])
     np.testing.assert_allclose(coarse[0, 0], image[:2, 1].mean(0), atol=1e-6)
     assert np.all(coarse[0, 1] == 0)
     np.testing.assert_allclose(coarse[0, 2], image[:2, 5].mean(0), atol=1e-6)
     either = pyramid.target[0] ^ pyramid.source[0]
-    assert either[:94, :78].all()
-    assert either.sum() == 94 * 78
+    assert either[:142, :126].all()
+    assert either.sum() == 142 * 126
