@@ -23,8 +23,8 @@ _CORE = 400
 _OVERLAP = 64
 _THIN = 8
 # Windows are filled at the largest shape, which is compiled anyway, when that adds
-# fewer pixels than this; compiling a shape takes as long as filling some millions.
-_FREE_PIXELS = 4_000_000
+# fewer pixels than this; compiling a shape takes as long as filling a few millions.
+_FREE_PIXELS = 2_000_000
 
 # What a call costs beside its pixels, in pixels.
 _CALL_PIXELS = 8_000
@@ -72,17 +72,22 @@ def plan(hole: np.ndarray, window: Window) -> Plan:
             thin += rest
         if spread:
             window = window._replace(margin=max(window.margin, _OVERLAP))
+    groups = _group(whole + thin, window, max(hole.shape))
     # Wide parts first: the thin ones that lead into them then find them filled.
-    limit = max(hole.shape)
-    groups = [group for part in (whole, thin) for group in _group(part, window, limit)]
+    late = {number for _, numbers in thin for number in numbers}
+    groups.sort(key=lambda group: late.issuperset(group[1]))
     sides = [_side(box, window) for box, _ in groups]
     largest = max(sides, default=0)
     if sum(largest**2 - side**2 for side in sides) <= _FREE_PIXELS:
         sides = [largest] * len(sides)
-    pieces = [
-        Piece(_square(box, side, hole.shape), box, np.array(numbers))
-        for (box, numbers), side in zip(groups, sides, strict=True)
-    ]
+    pieces: list[Piece] = []
+    for (box, numbers), side in zip(groups, sides, strict=True):
+        cut = _square(box, side, hole.shape)
+        same = next((i for i, piece in enumerate(pieces) if piece.window == cut), None)
+        if same is not None:
+            other = pieces.pop(same)
+            box, numbers = _union(box, other.core), [*other.labels, *numbers]
+        pieces.append(Piece(cut, box, np.array(numbers)))
     return Plan(labels, pieces)
 
 

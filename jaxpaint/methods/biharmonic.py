@@ -1,6 +1,8 @@
 """Biharmonic fill: a thin plate clamped at the hole's border; best on thin holes."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,12 @@ import jax.numpy as jnp
 from jaxpaint import images, multigrid
 from jaxpaint.poisson import harmonic_fill, pixels, planes
 from jaxpaint.types import Method, Window, classical
+
+# Rows of the pixel list worked on at once: enough to vectorise, few enough to follow
+# the hole closely.
+_CHUNK = 4096
+
+Carry = Any
 
 # The biharmonic stencil: weights of the twelve neighbours; the centre has 20.
 _STENCIL = {(0, 1): -8.0, (1, 1): 2.0, (0, 2): 1.0}
@@ -101,17 +109,16 @@ def _fill_wide(
 def _fill_thin(
     known: jax.Array, hole: jax.Array, *, tolerance: float, iterations: int
 ) -> jax.Array:
-    """Solves on a list of the hole's pixels, cut to the smallest length that holds it.
-
-    Lists of three lengths, H W / 12, H W / 6 and H W, are compiled.
-    """
-    height, width = hole.shape[-2:]
-    capacities = [-(-height * width // share) for share in (12, 6, 1)]
-    count = jnp.sum(hole > 0.5)
-    smallest = jnp.sum(count > jnp.array(capacities))
+    """Solves on a list of pixels with room for a quarter of the image, or all of it."""
+    size = hole.size
     solve = partial(_fill_list, tolerance=tolerance, iterations=iterations)
-    branches = [partial(solve, capacity=capacity) for capacity in capacities]
-    return jax.lax.switch(smallest, branches, known, hole)
+    return jax.lax.cond(
+        jnp.sum(hole > 0.5) <= size // 4,
+        partial(solve, capacity=size // 4),
+        partial(solve, capacity=size),
+        known,
+        hole,
+    )
 
 
 def _fill_list(
@@ -122,15 +129,30 @@ def _fill_list(
     tolerance: float,
     iterations: int,
 ) -> jax.Array:
+    """Conjugate gradients on a list of pixels, worked through chunk by chunk.
+
+    Only as many chunks are worked on as the hole fills, so that one compiled program
+    costs what the hole costs.
+    """
     _, channels, height, width = known.shape
     size = height * width
+    chunk = min(_CHUNK, capacity)
+    capacity = -(-capacity // chunk) * chunk
     flat = hole.reshape(size) > 0.5
-    place = jnp.nonzero(flat, size=capacity, fill_value=size)[0]
-    # List position of each pixel; what is known or outside the list points to a row of
-    # zeros behind its end.
-    entry = jnp.full(size + 1, capacity).at[place].set(jnp.arange(capacity))
-    entry = entry.at[size].set(capacity)
-    row, column = jnp.divmod(jnp.minimum(place, size - 1), width)
+    # Where in the list each pixel is; known pixels are its last row, which stays zero.
+    entry = jnp.cumsum(flat, dtype=jnp.int32)
+    chunks = -(-entry[-1] // chunk)
+    entry = jnp.where(flat, entry - 1, capacity)
+    place = jnp.full(capacity, size).at[entry].set(jnp.arange(size), mode="drop")
+
+    def over_chunks(work: Callable[[jax.Array, Carry], Carry], carry: Carry) -> Carry:
+        return jax.lax.fori_loop(0, chunks, lambda i, c: work(i * chunk, c), carry)
+
+    def read(x: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(x, start, chunk, axis=-2)
+
+    def write(x: jax.Array, part: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(x, part, start, axis=-2)
 
     def mirrored(index: jax.Array, length: int) -> jax.Array:
         # L L with zero normal derivative is the stencil on the mirrored image.
@@ -138,35 +160,71 @@ def _fill_list(
         index = jnp.where(index >= length, 2 * length - 1 - index, index)
         return jnp.clip(index, 0, length - 1)
 
-    def neighbor(dy: int, dx: int) -> jax.Array:
-        return mirrored(row + dy, height) * width + mirrored(column + dx, width)
+    def find_neighbors(start: jax.Array, neighbors: jax.Array) -> jax.Array:
+        pixel = jax.lax.dynamic_slice_in_dim(place, start, chunk)
+        row, column = jnp.divmod(pixel, width)
+        found = [
+            entry[mirrored(row + dy, height) * width + mirrored(column + dx, width)]
+            for dy, dx, _ in _NEIGHBORS
+        ]
+        found = jnp.where(pixel < size, jnp.stack(found), capacity)
+        return write(neighbors, found[..., None], start)
 
-    neighbors = [(entry[neighbor(dy, dx)], w) for dy, dx, w in _NEIGHBORS]
-    live = (place < size)[:, None]
+    neighbors = jnp.zeros((len(_NEIGHBORS), capacity, 1), jnp.int32)
+    neighbors = over_chunks(find_neighbors, neighbors)
 
-    def gather(x: jax.Array, index: jax.Array) -> jax.Array:
-        return x.at[index].get(mode="promise_in_bounds")
-
-    def stencil(x: jax.Array) -> jax.Array:
-        padded = jnp.pad(x[0], [(0, 1), (0, 0)])
-        total = 20 * x[0]
-        for index, weight in neighbors:
-            total += weight * gather(padded, index)
-        return jnp.where(live, total, 0)[None]
+    def stencil(x: jax.Array, start: jax.Array) -> jax.Array:
+        index = read(neighbors, start)[..., 0]
+        total = 20 * read(x, start)
+        for i, (_, _, weight) in enumerate(_NEIGHBORS):
+            total += weight * x.at[index[i]].get(mode="promise_in_bounds")
+        return total
 
     barrier = jnp.any(hole > 0)
     once = multigrid.separately(multigrid.laplacian, known, barrier)
-    right_side = -multigrid.laplacian(once).reshape(channels, size).T
-    right_side = jnp.where(live, gather(right_side, jnp.minimum(place, size - 1)), 0)
-    solution = multigrid.conjugate_gradients(
-        stencil,
-        lambda r: r,
-        right_side[None],
-        jnp.zeros((1, capacity, channels), known.dtype),
-        tolerance=tolerance,
-        iterations=iterations,
-    )[0]
-    fill = jnp.zeros((size, channels), known.dtype).at[place].set(solution, mode="drop")
+    right_side = -(hole * multigrid.laplacian(once)).reshape(channels, size).T
+    right_side = right_side.at[place].get(mode="fill", fill_value=0)
+    norm = jnp.sum(right_side**2)
+    bound = tolerance**2 * norm
+
+    def unfinished(carry: Carry) -> jax.Array:
+        i, _, _, _, norm = carry
+        return (i < iterations) & (norm > bound)
+
+    def step(carry: Carry) -> Carry:
+        i, x, residual, direction, norm = carry
+
+        def apply(start: jax.Array, carry: Carry) -> Carry:
+            image, curvature = carry
+            part = stencil(direction, start)
+            curvature += jnp.sum(part * read(direction, start))
+            return write(image, part, start), curvature
+
+        zero = jnp.zeros_like(norm)
+        image, curvature = over_chunks(apply, (jnp.zeros_like(x), zero))
+        alpha = norm / curvature
+
+        def advance(start: jax.Array, carry: Carry) -> Carry:
+            x, residual, norm = carry
+            part = read(residual, start) - alpha * read(image, start)
+            x = write(x, read(x, start) + alpha * read(direction, start), start)
+            return x, write(residual, part, start), norm + jnp.sum(part**2)
+
+        x, residual, next_norm = over_chunks(advance, (x, residual, zero))
+        beta = next_norm / norm
+
+        def turn(start: jax.Array, direction: jax.Array) -> jax.Array:
+            part = read(residual, start) + beta * read(direction, start)
+            return write(direction, part, start)
+
+        return i + 1, x, residual, over_chunks(turn, direction), next_norm
+
+    zeros = jnp.zeros_like(right_side)
+    direction = jnp.pad(right_side, [(0, 1), (0, 0)])
+    carry = (0, zeros, right_side, direction, norm)
+    solution = jax.lax.while_loop(unfinished, step, carry)[1]
+    solution = jnp.pad(solution, [(0, 1), (0, 0)])
+    fill = solution.at[entry].get(mode="promise_in_bounds")
     return fill.T.reshape(known.shape)
 
 
