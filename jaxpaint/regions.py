@@ -5,7 +5,7 @@ few different shapes, since each one is compiled.
 """
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from scipy import ndimage
@@ -55,7 +55,7 @@ class Plan(NamedTuple):
 
 def plan(hole: np.ndarray, window: Window) -> Plan:
     """Returns the windows in which to fill a `[H, W]` bool hole."""
-    labels, count = ndimage.label(hole, np.ones((3, 3)))
+    labels, count = _label(hole)
     whole = [
         (box, [number])
         for number, box in enumerate(ndimage.find_objects(labels, count), start=1)
@@ -100,9 +100,10 @@ def _split(
     """
     view = labels[box]
     hole = view == number
-    inside = ndimage.distance_transform_cdt(np.pad(hole, 1), "chessboard")[1:-1, 1:-1]
+    distance = np.asarray(ndimage.distance_transform_cdt(np.pad(hole, 1), "chessboard"))
+    inside = distance[1:-1, 1:-1]
     wide = hole & ndimage.maximum_filter(inside > _THIN, 4 * _THIN + 1)
-    found, wide_count = ndimage.label(wide, np.ones((3, 3)))
+    found, wide_count = _label(wide)
     view[wide] = found[wide] + count
     parts = [
         (_moved(part, box), [count + i])
@@ -120,6 +121,13 @@ def _split(
                 view[tile][thin[tile]] = count
                 tiles.append((_moved(_moved(part, tile), box), [count]))
     return parts, tiles
+
+
+def _label(hole: np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns the number of each pixel's connected hole, and how many there are."""
+    labels = np.empty(hole.shape, np.int32)
+    count = ndimage.label(hole, np.ones((3, 3)), output=labels)
+    return labels, cast(int, count)
 
 
 def _moved(inner: Box, outer: Box) -> Box:
