@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxpaint.errors import InputError
 from jaxpaint.methods import iterated_denoising
 from jaxpaint.multigrid import erode, grow_within
 from jaxpaint.poisson import harmonic_fill, pixels, planes
@@ -21,7 +22,12 @@ def make(*, thin: int = 24) -> Method:
     Args:
       thin: largest inner distance of a thin hole, in pixels, counted in steps to one of
         the four neighbours.
+
+    Raises:
+      InputError: `thin` is negative.
     """
+    if thin < 0:
+        raise InputError(f"thin is {thin}; want 0 or more pixels; the default is 24")
     denoising = iterated_denoising.make()
 
     @jax.jit
