@@ -17,7 +17,8 @@ FILL = jax.jit(lambda image, mask, key: make().inpaint({}, image, mask, key))
 
 def noise(seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return rng.uniform(-1, 1, (1, *SHAPE, 3)).astype(np.float32)
+    # Without zeros, so that a read from the hole shows.
+    return rng.uniform(0.1, 1, (1, *SHAPE, 3)).astype(np.float32)
 
 
 def box(rows: slice, columns: slice) -> np.ndarray:
@@ -36,6 +37,7 @@ HOLES = {
     "corner": box(slice(0, 11), slice(50, 64)),
     "whole rows": box(slice(20, 25), ALL),
     "all borders": FRAME,
+    "one patch known": 1 - box(slice(40, 47), slice(30, 37)),
     "no whole patch known": 1 - box(slice(20, 26), slice(10, 16)),
     "all but one pixel": ALL_BUT_ONE,
 }
@@ -155,6 +157,32 @@ def test_matches_stay_in_the_source_and_distances_are_theirs():
     assert np.all(source.reshape(-1)[match])
     np.testing.assert_allclose(best[:count], distance(at, match[:, None])[:, 0], 1e-5)
     assert jnp.mean(best[:count]) < jnp.mean(distance(at, start[:count, None]))
+
+
+def test_random_search_reaches_every_corner():
+    image = jnp.asarray(noise()[0, :24, :20])
+    corners = jnp.zeros((24, 20), bool).at[::19, ::15].set(True)
+    source = jnp.zeros((24, 20), bool).at[:20, :16].set(True)
+
+    def distance(at, candidate):
+        difference = patches(image, at, 5)[:, None] - patches(image, candidate, 5)
+        return jnp.sum(difference**2, axis=(-2, -1))
+
+    targets = list_positions(corners, 4)
+    match, _ = search(
+        jnp.full(targets.at.size, 9 * 20 + 7),
+        targets,
+        distance,
+        source,
+        KEY,
+        passes=4000,
+        bounds=jnp.array([20, 16]),
+        longest=20,
+        target_width=20,
+        chunk=4,
+    )
+    assert targets.length == 4
+    assert np.array_equal(match[:4], targets.at[:4])
 
 
 def test_matches_of_the_level_above_keep_their_offset_doubled():

@@ -136,8 +136,6 @@ def _fill(
     """Returns `[H, W, C]` with the hole of `known`, which is 0 there, filled."""
     size = options.patch_size
     pyramid = hole_pyramid(known, hole, patch_size=size, levels=options.levels)
-    if min(hole.shape) < size:
-        return pyramid.smooth[0]
     count = len(pyramid.size)
     # Too coarse a start loses what the picture is about: structures meet across the
     # hole once it is no wider than two patches.
