@@ -11,6 +11,7 @@ from jaxpaint.errors import InputError
 from jaxpaint.patch_search import JUMPS, Positions, patches, search
 
 CHUNK = 1024
+"""Patches treated at once: more leave the cache, fewer loop more often."""
 
 
 class NearestNeighbors(NamedTuple):

@@ -28,6 +28,7 @@ from jaxpaint.patch_search import (
 from jaxpaint.types import Method, Window, classical
 
 CHUNK = 512
+"""Patches or pixels treated at once: more leave the cache, fewer loop more often."""
 
 ROW_STRIDE = 2
 """Of each patch every second row is compared: as good a fill in 0.6 of the time."""
@@ -35,8 +36,8 @@ ROW_STRIDE = 2
 TOLERANCE = 1e-3
 """Mean change of the fill, in image units, below which a level has settled."""
 
-DEEPEST = 40.0
-"""Depth beyond which trust falls no further, so that it stays a normal float."""
+LEAST_TRUST = 1e-12
+"""Lower bound of a pixel's weight, so that sums over deep patches stay above 0."""
 
 
 class Options(NamedTuple):
@@ -143,7 +144,7 @@ def _fill(
     usable = jnp.cumprod(jnp.any(pyramid.source, axis=(1, 2)))
     top = jnp.minimum(1 + jnp.sum(too_wide), jnp.sum(usable)) - 1
 
-    def down(carry):
+    def finer(carry):
         index, coarse_match, _, key = carry
         key, start_key, round_key = jax.random.split(key, 3)
         level = _level(pyramid, index, options)
@@ -163,7 +164,7 @@ def _fill(
 
     unmatched = jnp.full(hole.size, -1, jnp.int32)
     start = top, unmatched, pyramid.smooth[0], key
-    return lax.while_loop(lambda carry: carry[0] >= 0, down, start)[2]
+    return lax.while_loop(lambda carry: carry[0] >= 0, finer, start)[2]
 
 
 def _level(pyramid: Pyramid, index: jax.Array, options: Options) -> Level:
@@ -171,9 +172,8 @@ def _level(pyramid: Pyramid, index: jax.Array, options: Options) -> Level:
     size = options.patch_size
     chunk = min(CHUNK, level.hole.size)
     targets = list_positions(level.target, chunk)
-    depth = jnp.minimum(level.depth, DEEPEST)
-    trust = options.filled_weight * options.decay ** (1 - depth)
-    trust = jnp.where(level.hole, trust, 1)[..., None]
+    trust = options.filled_weight * options.decay ** (1 - level.depth)
+    trust = jnp.where(level.hole, jnp.maximum(trust, LEAST_TRUST), 1)[..., None]
     center = targets.at + (size // 2) * (level.hole.shape[1] + 1)
     return Level(
         image=level.image,
@@ -181,7 +181,7 @@ def _level(pyramid: Pyramid, index: jax.Array, options: Options) -> Level:
         source=level.source,
         targets=targets,
         holes=list_positions(level.hole, chunk),
-        log_confidence=-math.log(options.decay) * depth.reshape(-1)[center],
+        log_confidence=-math.log(options.decay) * level.depth.reshape(-1)[center],
         bounds=level.size - size + 1,
     )
 
@@ -207,20 +207,20 @@ def _start(
     drawn = (row * width + column).astype(jnp.int32)
     drawn = jnp.where(source[drawn], drawn, jnp.argmax(source))
 
+    # Patches correspond between levels by their centers.
     radius = size // 2
-    at = jnp.stack([level.targets.at // width, level.targets.at % width]) + radius
-    parent = jnp.minimum(
-        at, 2 * ((level.bounds + 2 * radius) // 2 - radius)[:, None] - 1
-    )
-    parent = parent // 2 - radius
-    inside = jnp.all(parent >= 0, axis=0)
-    coarse = coarse_match.at[parent[0] * width + parent[1]].get(mode="clip")
-    offset = at - 2 * (parent + radius)
-    fine = 2 * (jnp.stack([coarse // width, coarse % width]) + radius) + offset - radius
-    inside &= (coarse >= 0) & jnp.all(fine < level.bounds[:, None], axis=0)
+    center = jnp.stack([level.targets.at // width, level.targets.at % width]) + radius
+    coarse_size = (level.bounds + size - 1) // 2
+    parent = jnp.minimum(center // 2, coarse_size[:, None] - radius - 1)
+    at = parent - radius
+    coarse = coarse_match.at[at[0] * width + at[1]].get(mode="clip")
+    coarse_center = jnp.stack([coarse // width, coarse % width]) + radius
+    fine = 2 * coarse_center + (center - 2 * parent) - radius
+    inside = jnp.all((at >= 0) & (fine < level.bounds[:, None]), axis=0) & (coarse >= 0)
     fine = jnp.where(inside, fine[0] * width + fine[1], 0)
     inside &= source[fine]
-    doubt = jnp.where(inside, 0.0, -14.0)
+    # Where there is nothing better, a patch drawn at random votes too, in a whisper.
+    doubt = jnp.where(inside, 0.0, math.log(1e-6))
     return jnp.where(inside, fine, drawn), level.log_confidence + doubt
 
 
@@ -263,9 +263,10 @@ def _rounds(
         done = (i == rounds) | ((i > 0) & (change < TOLERANCE))
         passes = jnp.where(done, 0, len(JUMPS))
         match, distance = _search(level, x, match, passes, search_key, options)
-        mean = jnp.sum(jnp.where(level.live(), distance, 0)) / jnp.maximum(
-            level.targets.length, 1
-        )
+        # The scale of the distances follows how well the picture repeats itself. Wexler
+        # et al. take a percentile; the mean needs no sort.
+        total = jnp.sum(jnp.where(level.live(), distance, 0))
+        mean = total / jnp.maximum(level.targets.length, 1)
         log_weight = level.log_confidence - distance / (2 * mean + 1e-12)
         return jnp.where(done, never, i + 1), x, match, log_weight, key
 
@@ -316,12 +317,13 @@ def _vote(
     corner = corner.reshape(1, -1)
     chunk = min(CHUNK, level.source.size)
     capacity = match.size
-
     old = x.reshape(-1, channels)
 
     def body(start: jax.Array, carry: tuple[jax.Array, jax.Array]):
         fill, change = carry
         pixel = lax.dynamic_slice_in_dim(level.holes.at, start, chunk)
+        # Left of the first column lie the last ones of the row above, where no patch
+        # of the list begins.
         voter = pixel[:, None] - corner
         slot = jnp.where(voter >= 0, level.targets.slot[voter], capacity)
         weight = jnp.where(
