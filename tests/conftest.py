@@ -31,3 +31,10 @@ def fixtures() -> Path:
             pytest.fail(f"JAXPAINT_FIXTURES names {folder}, which is no folder")
         pytest.skip("no recorded reference numbers; JAXPAINT_FIXTURES names a folder")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Says how many comparisons with recorded reference numbers passed."""
+    passed = terminalreporter.stats.get("passed", [])
+    count = sum("parity" in report.keywords for report in passed)
+    terminalreporter.write_line(f"parity tests passed: {count}")
