@@ -5,6 +5,7 @@ few different shapes, since each one is compiled.
 """
 
 import functools
+import itertools
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -22,10 +23,12 @@ _SMALLEST = 64
 _CORE = 400
 _OVERLAP = 64
 _THIN = 8
-# Windows are filled at the largest shape, which is compiled anyway, when that adds
-# fewer pixels than this; compiling a shape takes as long as filling a few millions.
-_FREE_PIXELS = 2_000_000
-
+# Compiling for one more shape takes as long as filling this many pixels.
+_SHAPE_PIXELS = 3_000_000
+# Photos up to this side may be one window. In larger ones holes are joined only in
+# windows up to the next side: memory stays small, and one shape serves most of them.
+_ONE_WINDOW = 1024 + _EXTRA
+_LARGEST = 512 + _EXTRA
 # What a call costs beside its pixels, in pixels.
 _CALL_PIXELS = 8_000
 
@@ -76,10 +79,7 @@ def plan(hole: np.ndarray, window: Window) -> Plan:
     # Wide parts first: the thin ones that lead into them then find them filled.
     late = {number for _, numbers in thin for number in numbers}
     groups.sort(key=lambda group: late.issuperset(group[1]))
-    sides = [_side(box, window) for box, _ in groups]
-    largest = max(sides, default=0)
-    if sum(largest**2 - side**2 for side in sides) <= _FREE_PIXELS:
-        sides = [largest] * len(sides)
+    sides = _few([_side(box, window) for box, _ in groups])
     pieces: list[Piece] = []
     for (box, numbers), side in zip(groups, sides, strict=True):
         cut = _square(box, side, hole.shape)
@@ -152,6 +152,27 @@ def _side(box: Box, window: Window) -> int:
     return side + _EXTRA
 
 
+def _few(sides: list[int]) -> list[int]:
+    """Returns the sides, some made larger so that fewer shapes are compiled."""
+
+    def enlarged(shapes: tuple[int, ...]) -> list[int]:
+        return [min(shape for shape in shapes if shape >= side) for side in sides]
+
+    def cost(shapes: tuple[int, ...]) -> int:
+        pixels = sum(side**2 for side in enlarged(shapes))
+        return pixels + len(shapes) * _SHAPE_PIXELS
+
+    if not sides:
+        return []
+    *smaller, largest = sorted(set(sides))
+    choices = (
+        (*some, largest)
+        for count in range(len(smaller) + 1)
+        for some in itertools.combinations(smaller, count)
+    )
+    return enlarged(min(choices, key=cost))
+
+
 def _square(box: Box, side: int, shape: tuple[int, ...]) -> Box:
     """Returns a window of `side`, at most the photo, with the box in its middle."""
     cut = []
@@ -176,13 +197,15 @@ def _group(holes: list[Hole], window: Window, limit: int) -> list[Hole]:
     if len(holes) < 2:
         return holes
     box = functools.reduce(_union, (box for box, _ in holes))
+    side = min(_side(box, window), limit)
     together = [(box, [number for _, numbers in holes for number in numbers])]
     axis = int(box[1].stop - box[1].start > box[0].stop - box[0].start)
     ordered = sorted(holes, key=lambda hole: hole[0][axis].start + hole[0][axis].stop)
     middle = len(ordered) // 2
     apart = _group(ordered[:middle], window, limit)
     apart += _group(ordered[middle:], window, limit)
-    return apart if cost(apart) < cost(together) else together
+    joinable = side <= (limit if limit <= _ONE_WINDOW else _LARGEST)
+    return together if joinable and cost(together) <= cost(apart) else apart
 
 
 def _union(a: Box, b: Box) -> Box:

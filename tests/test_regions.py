@@ -89,6 +89,12 @@ def test_a_long_thin_hole_costs_far_less_than_its_box():
     assert pixels < 0.5 * 3000**2
 
 
+def test_memory_is_bounded_however_many_holes_there_are():
+    plan = regions.plan(specks(3000, 4000, 2000), LOCAL)
+    sides = [s.stop - s.start for piece in plan.pieces for s in piece.window]
+    assert max(sides) < 1500
+
+
 def test_cost_follows_the_hole():
     hole = np.zeros((3000, 4000), bool)
     hole[100:140, 100:140] = hole[2900:2940, 3900:3940] = True
