@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import jax
 import numpy as np
@@ -59,6 +59,12 @@ def inpaint(
       InputError: a shape, dtype or value that does not fit, a hole without any known
         pixel around it, or an unknown method or option.
     """
+    for name, value in (options or {}).items():
+        if not isinstance(value, Hashable):
+            raise InputError(
+                f"option '{name}' is a {type(value).__name__}; want a number, a string "
+                "or a tuple of them"
+            )
     chosen, run = _prepared(method, tuple(sorted((options or {}).items())))
     image, mask = np.asarray(image), np.asarray(mask)
     batch, holes = _check(image, mask)

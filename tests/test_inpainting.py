@@ -95,10 +95,11 @@ def test_a_hole_over_most_of_the_image_warns():
     [
         ({"method": "harmonica"}, "did you mean 'harmonic'"),
         ({"options": {"tolerence": 1.0}}, "did you mean 'tolerance'"),
+        ({"options": {"tolerance": [1.0]}}, "is a list"),
     ],
-    ids=["method", "option"],
+    ids=["method", "option", "value"],
 )
-def test_unknown_names_suggest_the_nearest(arguments, message):
+def test_unknown_names_and_values_say_what_to_write(arguments, message):
     with pytest.raises(InputError, match=message):
         jaxpaint.inpaint(picture(), HOLE, **{"method": "harmonic", **arguments})
 
