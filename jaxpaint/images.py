@@ -1,16 +1,12 @@
 """Pure functions on image arrays: value ranges, composition.
 
 Images are float32 `[B, H, W, C]` in [-1, 1], masks float32 `[B, H, W, 1]`, 1 = hole.
-All functions take numpy or jax arrays.
+Conversions between ranges run on the host, on numpy arrays.
 """
-
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
 def to_float(image: np.ndarray) -> np.ndarray:

@@ -270,6 +270,25 @@ def conjugate_gradients(
     return jax.lax.while_loop(unfinished, step, carry)[1]
 
 
+def solve(
+    levels: list[Grid],
+    right_side: jax.Array,
+    start: jax.Array,
+    *,
+    tolerance: float,
+    iterations: int,
+) -> jax.Array:
+    """Returns x with `apply(levels[0], x) = right_side`; see `conjugate_gradients`."""
+    return conjugate_gradients(
+        lambda x: apply(levels[0], x),
+        lambda x: v_cycle(levels, x),
+        right_side,
+        start,
+        tolerance=tolerance,
+        iterations=iterations,
+    )
+
+
 def erode(hole: jax.Array, distance: int) -> jax.Array:
     """Returns the pixels more than `distance` steps inside the hole, `[B, 1, H, W]`.
 

@@ -45,9 +45,8 @@ def harmonic_fill(
     ones = jnp.ones_like(hole)
     levels = multigrid.hierarchy(multigrid.grid(hole, ones, ones))
     right_side = hole * multigrid.neighbor_sum(known)
-    fill = multigrid.conjugate_gradients(
-        lambda x: multigrid.apply(levels[0], x),
-        lambda x: multigrid.v_cycle(levels, x),
+    fill = multigrid.solve(
+        levels,
         right_side,
         jnp.zeros_like(right_side),
         tolerance=tolerance,

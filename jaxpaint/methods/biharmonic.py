@@ -89,7 +89,7 @@ def _fill_wide(
 ) -> jax.Array:
     ones = jnp.ones_like(hole)
     levels = multigrid.hierarchy(multigrid.grid(hole, ones, ones))
-    barrier = jnp.any(hole > 0)
+    barrier = jnp.all(hole >= 0)
 
     def twice_laplacian(x: jax.Array) -> jax.Array:
         once = multigrid.separately(multigrid.laplacian, x, barrier)
@@ -180,7 +180,7 @@ def _fill_list(
             total += weight * x.at[index[i]].get(mode="promise_in_bounds")
         return total
 
-    barrier = jnp.any(hole > 0)
+    barrier = jnp.all(hole >= 0)
     once = multigrid.separately(multigrid.laplacian, known, barrier)
     right_side = -(hole * multigrid.laplacian(once)).reshape(channels, size).T
     right_side = right_side.at[place].get(mode="fill", fill_value=0)

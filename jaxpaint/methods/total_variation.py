@@ -59,9 +59,8 @@ def total_variation_fill(
             + from_left(weight * known)
             + from_above(weight * known)
         )
-        solution = multigrid.conjugate_gradients(
-            lambda x: multigrid.apply(levels[0], x),
-            lambda x: multigrid.v_cycle(levels, x),
+        solution = multigrid.solve(
+            levels,
             right_side,
             hole * u,
             tolerance=tolerance,
