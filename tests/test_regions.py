@@ -89,6 +89,14 @@ def test_a_long_thin_hole_costs_far_less_than_its_box():
     assert pixels < 0.5 * 3000**2
 
 
+def test_pieces_of_a_thin_hole_overlap_by_64_pixels():
+    hole = scratch(1500, 1200)
+    for piece in regions.plan(hole, LOCAL).pieces:
+        for core, cut, length in zip(piece.core, piece.window, hole.shape, strict=True):
+            assert cut.start <= max(0, core.start - 64)
+            assert cut.stop >= min(length, core.stop + 64)
+
+
 def test_memory_is_bounded_however_many_holes_there_are():
     plan = regions.plan(specks(3000, 4000, 2000), LOCAL)
     sides = [s.stop - s.start for piece in plan.pieces for s in piece.window]
