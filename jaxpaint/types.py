@@ -61,6 +61,10 @@ class Method(NamedTuple):
     window: Window
     """The surroundings that `inpaint` needs."""
 
+    load_params: Callable[[State, Params], State] | None = None
+    """`(state, params) -> state`: puts what `eval_params` returns into a fresh state,
+    to go on training from published or exported weights; None for classical methods."""
+
 
 def classical(
     inpaint: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], window: Window

@@ -1,0 +1,144 @@
+"""Gradients and parameter updates, from which methods build their training steps.
+
+transformation = optimization.optimizer(optim)
+network = optimization.begin(variables, transformation)
+grads, stats, metrics = optimization.gradients(
+    loss, network, batch, key, microbatches=optim.microbatches
+)
+network = optimization.update(network, grads, stats, transformation)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxpaint.config import Optim
+from jaxpaint.types import Batch, Metrics, Params
+
+
+class Network(NamedTuple):
+    """A network in training: a pytree."""
+
+    params: Params
+    """Float32 parameters, linen's collection `params`."""
+    stats: Params
+    """Running statistics, linen's collection `batch_stats`; `{}` without any."""
+    opt_state: Any
+
+    def variables(self) -> dict[str, Params]:
+        """Returns what linen's `apply` takes."""
+        stats = {"batch_stats": self.stats} if self.stats else {}
+        return {"params": self.params, **stats}
+
+
+Loss = Callable[
+    [Params, Params, Batch, jax.Array], tuple[jax.Array, tuple[Params, Metrics]]
+]
+"""`(params, stats, batch, key) -> (scalar, (new stats, metrics))`."""
+
+
+def schedule(optim: Optim, factor: float = 1.0) -> optax.Schedule:
+    """Returns the learning rate as a function of the step: warm-up, then cosine."""
+    peak = optim.lr * factor
+    if optim.decay_steps:
+        after = optax.cosine_decay_schedule(
+            peak, max(optim.decay_steps - optim.warmup_steps, 1), optim.final_lr
+        )
+    else:
+        after = optax.constant_schedule(peak)
+    if not optim.warmup_steps:
+        return after
+    rise = optax.linear_schedule(0.0, peak, optim.warmup_steps)
+    return optax.join_schedules([rise, after], [optim.warmup_steps])
+
+
+def optimizer(optim: Optim, factor: float = 1.0) -> optax.GradientTransformation:
+    """Returns clipping by global norm, then Adam or AdamW.
+
+    `factor` multiplies the learning rate, for the second network of a pair.
+    """
+    clip = optax.clip_by_global_norm(optim.clip_norm)
+    adam = optax.adamw(
+        schedule(optim, factor),
+        optim.b1,
+        optim.b2,
+        optim.eps,
+        weight_decay=optim.weight_decay,
+    )
+    return optax.chain(clip, adam) if optim.clip_norm else adam
+
+
+def begin(
+    variables: dict[str, Params], transformation: optax.GradientTransformation
+) -> Network:
+    """Returns the network that linen's `init` made, ready to train."""
+    params = variables["params"]
+    return Network(
+        params, variables.get("batch_stats", {}), transformation.init(params)
+    )
+
+
+def gradients(
+    loss: Loss, network: Network, batch: Batch, key: jax.Array, *, microbatches: int = 1
+) -> tuple[Params, Params, Metrics]:
+    """Returns the gradient of the mean loss of a batch, new statistics and metrics.
+
+    With `microbatches`, the batch is cut into as many parts, one after the other, and
+    gradients and metrics are averaged; batch statistics are those of each part. Part i
+    takes every `microbatches`-th row, so that a batch sharded over devices stays where
+    it is. Every mean over the batch must have equal weight per row.
+    """
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    if microbatches == 1:
+        (_, (stats, metrics)), grads = differentiate(
+            network.params, network.stats, batch, key
+        )
+        return grads, stats, metrics
+
+    def part(x: jax.Array) -> jax.Array:
+        rows = x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:])
+        return jnp.moveaxis(rows, 1, 0)
+
+    def add(carry, inputs):
+        stats, total, metrics = carry
+        rows, key = inputs
+        (_, (stats, more)), grads = differentiate(network.params, stats, rows, key)
+        total, metrics = jax.tree.map(jnp.add, (total, metrics), (grads, more))
+        return (stats, total, metrics), None
+
+    parts = jax.tree.map(part, batch)
+    keys = jax.random.split(key, microbatches)
+    first = jax.tree.map(lambda x: x[0], (parts, keys))
+    shapes = jax.eval_shape(loss, network.params, network.stats, *first)[1][1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    start = (network.stats, jax.tree.map(jnp.zeros_like, network.params), zeros)
+    (stats, total, metrics), _ = jax.lax.scan(add, start, (parts, keys))
+    grads, metrics = jax.tree.map(lambda x: x / microbatches, (total, metrics))
+    return grads, stats, metrics
+
+
+def update(
+    network: Network,
+    grads: Params,
+    stats: Params,
+    transformation: optax.GradientTransformation,
+) -> Network:
+    """Returns the network after one step of its optimizer."""
+    change, opt_state = transformation.update(grads, network.opt_state, network.params)
+    return Network(optax.apply_updates(network.params, change), stats, opt_state)
+
+
+def moving_average(
+    average: Params, new: Params, decay: float, step: jax.Array
+) -> Params:
+    """Returns the exponential moving average, quicker to move in the first steps.
+
+    The decay in force is `min(decay, (1 + step) / (10 + step))` with `step` counted
+    from 0.
+    """
+    step = step.astype(jnp.float32)
+    keep = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, x: old * keep + x * (1 - keep), average, new)
