@@ -1,0 +1,138 @@
+"""Published weights of other projects as parameter trees: one file for each method.
+
+The converter of a method is `jaxpaint/convert/<method>.py` with two pure functions:
+
+- `recognizes(arrays) -> bool`: whether these names are of a network it knows; cheap.
+- `convert(arrays) -> Converted`: infers the method's options from names and shapes,
+  makes the `template(...)` of the method with them and fills it with
+  `coverage.assemble`, which refuses whatever is left over.
+
+`arrays` is the flat state dict: containers are unwrapped and the `module.` of
+`DataParallel` is gone; `within` takes out the part under another prefix.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxpaint.errors import InputError, unknown_name
+
+_CONTAINERS = ("state_dict", "model", "netG", "generator", "params")
+"""Names under which files keep the state dict of the network that inference needs."""
+
+
+class Converted(NamedTuple):
+    """The weights of a method, ready for `Method.inpaint`."""
+
+    method: str
+    """A name out of `jaxpaint.names()`."""
+
+    options: dict[str, Any]
+    """For `jaxpaint.make`: what a file of this kind needs; JSON values and tuples."""
+
+    params: dict[str, Any]
+    """As `Method.eval_params` returns them; numpy arrays."""
+
+    image_size: int
+    """Side of square pictures that the network was made for."""
+
+
+def names() -> list[str]:
+    """Returns the names of the methods that have a converter, sorted."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in found if name != "coverage")
+
+
+def convert(path: Path | str, method: str | None = None) -> Converted:
+    """Returns the weights of a file that another project published.
+
+    Args:
+      path: a `.pt` or `.pth` file.
+      method: a name out of `names()`; by default the first that recognizes the file.
+
+    Raises:
+      InputError: a file that cannot be read, that no converter knows, or whose arrays
+        do not fill the method's parameters exactly.
+    """
+    from jaxpaint import torch_file
+
+    if method is not None and method not in names():
+        raise unknown_name("converter", method, names())
+    try:
+        arrays = state_dict(torch_file.load(path))
+        for name in [method] if method else names():
+            converter = importlib.import_module(f"{__name__}.{name}")
+            if method or converter.recognizes(arrays):
+                return converter.convert(arrays)
+        raise InputError(
+            f"no method knows these weights, of which one is {next(iter(arrays))}; "
+            f"known are those of {', '.join(names())}"
+        )
+    except InputError as error:
+        where = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise InputError(f"{where}{error}") from None
+
+
+def state_dict(loaded: Any) -> dict[str, np.ndarray]:
+    """Returns the arrays by name out of what a file holds.
+
+    Containers such as `{epoch, state_dict}` and `{n_iter, model, optimizer}` are
+    unwrapped, and `module.` is removed where every name begins with it.
+
+    Raises:
+      InputError: no arrays.
+    """
+    while isinstance(loaded, dict):
+        inner = [loaded[n] for n in _CONTAINERS if isinstance(loaded.get(n), dict)]
+        if not inner:
+            break
+        loaded = inner[0]
+    if not isinstance(loaded, dict) or not any(
+        isinstance(value, np.ndarray) for value in loaded.values()
+    ):
+        found = (
+            ", ".join(map(str, list(loaded)[:5])) if isinstance(loaded, dict) else ""
+        )
+        raise InputError(
+            f"no state dict found, but {f'{{{found}}}' if found else type(loaded)}; "
+            f"want arrays by name, or a dict that has them under {_CONTAINERS[0]}"
+        )
+    arrays = {str(key): value for key, value in loaded.items()}
+    parallel = all(key.startswith("module.") for key in arrays)
+    return within(arrays, "module.") if parallel else arrays
+
+
+def within(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Returns the arrays whose names begin with `prefix`, without it."""
+    return {
+        key.removeprefix(prefix): value
+        for key, value in arrays.items()
+        if key.startswith(prefix)
+    }
+
+
+def template(method: str, options: Mapping[str, Any], image_size: int) -> Any:
+    """Returns the shapes and dtypes of a method's inference parameters.
+
+    A tree of `jax.ShapeDtypeStruct` as `Method.eval_params` returns it, for square
+    pictures with sides of `image_size`; nothing is computed.
+    """
+    import jax
+
+    from jaxpaint import methods
+
+    made = methods.make(method, **options)
+
+    def init(key: jax.Array, batch: Any) -> Any:
+        return made.eval_params(made.init(key, batch))
+
+    side = (1, image_size, image_size)
+    batch = {
+        "image": jax.ShapeDtypeStruct((*side, 3), "float32"),
+        "mask": jax.ShapeDtypeStruct((*side, 1), "float32"),
+    }
+    return jax.eval_shape(init, jax.random.key(0), batch)

@@ -1,0 +1,419 @@
+"""Reads the files of `torch.save` without PyTorch, and without running what is in them.
+
+Such a file is a zip archive of one pickle and one entry for each storage. A pickle is
+a program; the one here is interpreted by a machine that knows containers, numbers,
+strings and tensors, and that refuses by name everything else a file may ask for.
+Storages are mapped into memory, so that a file larger than memory can be opened.
+"""
+
+import pickletools
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from jaxpaint.errors import InputError
+
+_DTYPES: Mapping[str, np.dtype] = {
+    f"torch.{name}": np.dtype(kind)
+    for name, kind in {
+        "float64": np.float64,
+        "float32": np.float32,
+        "float16": np.float16,
+        "bfloat16": ml_dtypes.bfloat16,
+        "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+        "float8_e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
+        "float8_e5m2": ml_dtypes.float8_e5m2,
+        "float8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
+        "float8_e8m0fnu": ml_dtypes.float8_e8m0fnu,
+        "int64": np.int64,
+        "int32": np.int32,
+        "int16": np.int16,
+        "int8": np.int8,
+        "uint64": np.uint64,
+        "uint32": np.uint32,
+        "uint16": np.uint16,
+        "uint8": np.uint8,
+        "bool": np.bool_,
+        "complex128": np.complex128,
+        "complex64": np.complex64,
+    }.items()
+}
+
+_STORAGES: Mapping[str, np.dtype] = {
+    f"torch.{name}Storage": _DTYPES[f"torch.{kind}"]
+    for name, kind in {
+        "Double": "float64",
+        "Float": "float32",
+        "Half": "float16",
+        "BFloat16": "bfloat16",
+        "Long": "int64",
+        "Int": "int32",
+        "Short": "int16",
+        "Char": "int8",
+        "Byte": "uint8",
+        "Bool": "bool",
+        "ComplexDouble": "complex128",
+        "ComplexFloat": "complex64",
+    }.items()
+} | {
+    "torch.storage.UntypedStorage": np.dtype(np.uint8),
+    "torch.UntypedStorage": np.dtype(np.uint8),
+}
+
+_LEGACY = (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02]q")
+"""How files of PyTorch before 1.6 begin."""
+
+
+def load(path: Path | str) -> Any:
+    """Returns what `torch.save` wrote to `path`, usually nested dicts of arrays.
+
+    Tensors and parameters become read-only numpy arrays that share memory as they did
+    when they were saved, `torch.Size` a tuple, `OrderedDict` a dict, a dtype that of
+    numpy, a device its name. bfloat16 and the float8 types are those of `ml_dtypes`.
+
+    Raises:
+      InputError: no such file, another or an older format, damage, or a file that asks
+        for any other kind of object.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+            if not start.startswith(b"PK"):
+                raise _wrong_format(path, start)
+            with zipfile.ZipFile(file) as archive:
+                return _Archive(path, archive).load()
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except PermissionError:
+        raise InputError(f"{path} may not be read (permission denied)") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; want a .pt or .pth file") from None
+    except (Exception, RecursionError) as error:
+        # A damaged archive or pickle is answered with a dozen different exceptions.
+        raise InputError(f"{path} is damaged or truncated ({error})") from error
+
+
+def _wrong_format(path: Path, start: bytes) -> InputError:
+    if not start:
+        return InputError(f"{path} is empty (0 bytes); want a file of torch.save")
+    if start.startswith(_LEGACY) or start[257:262] == b"ustar":
+        return InputError(
+            f"{path} has the format of PyTorch before 1.6; resave it there with "
+            "torch.save(torch.load(FILE, map_location='cpu'), NEW_FILE)"
+        )
+    return InputError(f"{path} is no file of torch.save; want a .pt or .pth file")
+
+
+class _Global(NamedTuple):
+    """An imported name; nothing is imported for it."""
+
+    name: str
+
+
+class _Storage(NamedTuple):
+    data: np.ndarray
+    """Bytes in the order of this machine."""
+    dtype: np.dtype
+
+    def array(self, dtype: np.dtype | None = None) -> np.ndarray:
+        dtype = dtype or self.dtype
+        whole = len(self.data) // dtype.itemsize * dtype.itemsize
+        return self.data[:whole].view(dtype)
+
+
+class _Archive:
+    """The entries of one file, and the pickle that says how they belong together."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self.path = path
+        self.zip = archive
+        self.entries = {}
+        for entry in archive.infolist():
+            # Everything lies in one folder, whose name is of no importance.
+            self.entries[entry.filename.partition("/")[2]] = entry
+        self.map = np.memmap(path, np.uint8, "r").view(np.ndarray)
+        self.storages: dict[str, np.ndarray] = {}
+        self.swapped = self._is_swapped()
+
+    def load(self) -> Any:
+        if "data.pkl" not in self.entries:
+            raise InputError(
+                f"{self.path} is a zip file but not of torch.save: it has no data.pkl"
+            )
+        if "constants.pkl" in self.entries:
+            raise InputError(
+                f"{self.path} is a TorchScript program, whose code is not run here; "
+                "want a state dict: torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+            )
+        result = self._interpret(self._read("data.pkl"))
+        return result.array() if isinstance(result, _Storage) else result
+
+    def _is_swapped(self) -> bool:
+        order = "little"
+        if "byteorder" in self.entries:
+            order = self._read("byteorder").decode()
+        return order != ("little" if np.little_endian else "big")
+
+    def _read(self, name: str) -> bytes:
+        return self.zip.read(self.entries[name])
+
+    def _bytes(self, key: str) -> np.ndarray:
+        """Returns the bytes of a storage, mapped where they are not compressed."""
+        if key not in self.storages:
+            entry = self.entries.get(f"data/{key}")
+            if entry is None:
+                raise ValueError(f"storage {key} is missing")
+            if entry.compress_type != zipfile.ZIP_STORED:
+                self.storages[key] = np.frombuffer(self.zip.read(entry), np.uint8)
+            else:
+                start = _data_offset(self.map, entry.header_offset)
+                if start + entry.file_size > len(self.map):
+                    raise ValueError(f"storage {key} ends behind the file")
+                self.storages[key] = self.map[start : start + entry.file_size]
+        return self.storages[key]
+
+    def _storage(self, reference: Any) -> _Storage:
+        kind, storage_type, key, _, numel = reference
+        if kind != "storage":
+            raise ValueError(f"unknown reference {kind!r}")
+        if storage_type.name not in _STORAGES:
+            raise self._refused(storage_type.name)
+        dtype = _STORAGES[storage_type.name]
+        data = self._bytes(key)
+        if numel * dtype.itemsize > len(data):
+            raise ValueError(f"storage {key} has {len(data)} bytes, want {numel} x")
+        return _Storage(data, dtype)
+
+    def _tensor(
+        self,
+        storage: _Storage,
+        offset: int,
+        size: tuple[int, ...],
+        stride: tuple[int, ...],
+        dtype: np.dtype | None = None,
+        flags: Mapping[str, bool] | None = None,
+    ) -> np.ndarray:
+        """Returns a view of a storage; sizes and strides count elements."""
+        dtype = dtype or storage.dtype
+        whole = storage.array(dtype)
+        if self.swapped:
+            # The two halves of a complex number are swapped each.
+            unit = dtype.itemsize // (2 if dtype.kind == "c" else 1)
+            whole = whole.view(f"u{unit}").byteswap().view(dtype)
+        if min((offset, *size, *stride)) < 0 or len(size) != len(stride):
+            raise ValueError(f"a tensor has size {size} and stride {stride}")
+        if 0 in size:
+            return _frozen(np.empty(size, dtype))
+        last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+        if last >= len(whole):
+            raise ValueError(f"a tensor reads element {last} of {len(whole)}")
+        array = np.lib.stride_tricks.as_strided(
+            whole[offset:],
+            size,
+            tuple(s * dtype.itemsize for s in stride),
+            writeable=False,
+        )
+        if flags and flags.get("conj"):
+            array = _frozen(array.conj())
+        if flags and flags.get("neg"):
+            array = _frozen(np.negative(array))
+        return array
+
+    def _call(self, function: Any, arguments: tuple) -> Any:
+        """Returns what one of the few known functions makes of its arguments."""
+        match function.name, arguments:
+            case "collections.OrderedDict", ():
+                return {}
+            case "collections.OrderedDict", (items,):
+                return dict(items)
+            case "torch._utils._rebuild_tensor", (storage, offset, size, stride):
+                return self._tensor(storage, offset, size, stride)
+            case (
+                "torch._utils._rebuild_tensor_v2",
+                (storage, offset, size, stride, _, _, *flags),
+            ):
+                return self._tensor(storage, offset, size, stride, None, *flags)
+            case (
+                "torch._utils._rebuild_tensor_v3",
+                (storage, offset, size, stride, _, _, dtype, *flags),
+            ):
+                return self._tensor(storage, offset, size, stride, dtype, *flags)
+            case (
+                "torch._utils._rebuild_parameter"
+                | "torch._utils._rebuild_parameter_with_state",
+                (np.ndarray() as array, *_),
+            ):
+                return array
+            case (
+                "torch._tensor._rebuild_from_type_v2",
+                (
+                    inner,
+                    _Global("torch.Tensor" | "torch.nn.parameter.Parameter"),
+                    inner_arguments,
+                    _,
+                ),
+            ):
+                return self._call(inner, inner_arguments)
+            case "torch.Size", (size,):
+                return tuple(size)
+            case "torch.device", (kind, *index):
+                return ":".join([kind, *map(str, index)])
+            case "_codecs.encode", (str() as text, "latin1"):
+                return text.encode("latin1")
+            case "__builtin__.complex" | "builtins.complex", (real, imaginary):
+                return complex(real, imaginary)
+        raise self._refused(function.name)
+
+    def _refused(self, name: str) -> InputError:
+        return InputError(
+            f"{self.path} asks for '{name}', which is no tensor and no plain "
+            "container: refused, nothing was run; save the state dict alone"
+        )
+
+    def _global(self, name: str) -> Any:
+        return _DTYPES[name] if name in _DTYPES else _Global(name)
+
+    def _interpret(self, program: bytes) -> Any:
+        """Returns the object that a pickle describes."""
+        stack: list[Any] = []
+        below: list[list[Any]] = []
+        memo: dict[int, Any] = {}
+        for opcode, argument, _ in pickletools.genops(program):
+            name = opcode.name
+            if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name](argument))
+                continue
+            match name:
+                case "PROTO" | "FRAME":
+                    pass
+                case "MARK":
+                    below.append(stack)
+                    stack = []
+                case "POP":
+                    stack.pop()
+                case "POP_MARK":
+                    stack = below.pop()
+                case "DUP":
+                    stack.append(stack[-1])
+                case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                    count = int(name[-1])
+                    stack[-count:] = [tuple(stack[-count:])]
+                case "TUPLE" | "LIST" | "DICT":
+                    items, stack = stack, below.pop()
+                    stack.append(_CONTAINERS[name](items))
+                case "APPEND":
+                    item = stack.pop()
+                    _plain(stack[-1], list).append(item)
+                case "APPENDS":
+                    items, stack = stack, below.pop()
+                    _plain(stack[-1], list).extend(items)
+                case "SETITEM":
+                    value, key = stack.pop(), stack.pop()
+                    _plain(stack[-1], dict)[key] = value
+                case "SETITEMS":
+                    items, stack = stack, below.pop()
+                    _plain(stack[-1], dict).update(_pairs(items))
+                case "GLOBAL":
+                    stack.append(self._global(argument.replace(" ", ".")))
+                case "STACK_GLOBAL":
+                    attribute, module = stack.pop(), stack.pop()
+                    stack.append(self._global(f"{module}.{attribute}"))
+                case "REDUCE":
+                    arguments, function = stack.pop(), stack.pop()
+                    stack.append(self._call(function, arguments))
+                case "BUILD":
+                    # Attributes of a state dict: its _metadata. Nothing else has any.
+                    stack.pop()
+                    _plain(stack[-1], dict)
+                case "BINPERSID":
+                    stack.append(self._storage(stack.pop()))
+                case "PUT" | "BINPUT" | "LONG_BINPUT":
+                    memo[argument] = stack[-1]
+                case "MEMOIZE":
+                    memo[len(memo)] = stack[-1]
+                case "GET" | "BINGET" | "LONG_BINGET":
+                    stack.append(memo[argument])
+                case "NEWOBJ" | "NEWOBJ_EX" | "OBJ" | "INST":
+                    raise self._refused(_class_of(name, argument, stack))
+                case "STOP":
+                    return stack.pop()
+                case _:
+                    raise self._refused(f"opcode {name}")
+        raise ValueError("the pickle has no end")
+
+
+def _data_offset(data: np.ndarray, header: int) -> int:
+    """Returns where the bytes of a zip entry begin, by the entry's own header."""
+    if data[header : header + 4].tobytes() != b"PK\x03\x04":
+        raise ValueError("a zip entry has no header")
+    name, extra = data[header + 26 : header + 30].view("<u2").tolist()
+    return header + 30 + name + extra
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _plain(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"the pickle fills a {type(value).__name__}")
+    return value
+
+
+def _pairs(items: list[Any]) -> Any:
+    return zip(items[::2], items[1::2], strict=True)
+
+
+def _class_of(opcode: str, argument: Any, stack: list[Any]) -> str:
+    """Returns the name of the class that an opcode would make an object of."""
+    if opcode == "INST":
+        return argument.replace(" ", ".")
+    depth = {"NEWOBJ": -2, "NEWOBJ_EX": -3, "OBJ": 0}[opcode]
+    return getattr(stack[depth], "name", "an object")
+
+
+_CONTAINERS: Mapping[str, Callable[[list[Any]], Any]] = {
+    "TUPLE": tuple,
+    "LIST": list,
+    "DICT": lambda items: dict(_pairs(items)),
+}
+
+_CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
+    "NONE": lambda _: None,
+    "NEWTRUE": lambda _: True,
+    "NEWFALSE": lambda _: False,
+    "EMPTY_TUPLE": lambda _: (),
+    "EMPTY_LIST": lambda _: [],
+    "EMPTY_DICT": lambda _: {},
+} | dict.fromkeys(
+    [
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+    ],
+    lambda argument: argument,
+)
