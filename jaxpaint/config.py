@@ -6,12 +6,10 @@ the command, hardware, time and expected score. Nothing here imports jax.
 
 import ast
 import dataclasses
-import difflib
 import json
 import runpy
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,6 +146,8 @@ class Config:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the method, by name."""
     seed: int = 0
+    init_from: str = ""
+    """Weights to start from: a run folder, an exported or a published file."""
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
     compute: Compute = field(default_factory=Compute)
@@ -155,3 +155,217 @@ class Config:
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     log: Log = field(default_factory=Log)
+
+
+def load(path: Path) -> Config:
+    """Returns what the function `config` of a Python file returns.
+
+    Raises:
+      InputError: no such file, no such function, or an error inside the file.
+    """
+    if not path.is_file():
+        raise _missing_file(path)
+    try:
+        build = runpy.run_path(str(path)).get("config")
+        config = build() if callable(build) else None
+    except Exception as error:
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise InputError(f"{path} has no function config() that returns a Config")
+    return config
+
+
+def _missing_file(path: Path) -> InputError:
+    near = path.parent if path.parent.is_dir() else Path("configs")
+    known = sorted(p.stem for p in near.glob("*.py"))
+    if not known:
+        return InputError(f"there is no configuration file {path}")
+    error = unknown_name("configuration", path.stem, known)
+    return InputError(f"there is no file {path}: {error}")
+
+
+def override(config: Config, settings: Sequence[str]) -> Config:
+    """Returns the configuration with `key=value` settings, such as `optim.lr=1e-4`.
+
+    Values are Python literals; what is none is taken as a string. `options.NAME` sets
+    an option of the method, whose name `check` looks at.
+
+    Raises:
+      InputError: no `=`, an unknown key, or a value of another type.
+    """
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"'{setting}' has no '='; want key=value")
+        config = _replace(config, key.strip(), key.strip().split("."), _literal(text))
+    return config
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.strip(), text.strip())
+
+
+def _replace(section: Any, key: str, names: Sequence[str], value: object) -> Any:
+    name, rest = names[0], names[1:]
+    if isinstance(section, Mapping):
+        if rest:
+            raise InputError(f"'{key}' goes too deep; want options.NAME=value")
+        return {**section, name: value}
+    if name not in {f.name for f in dataclasses.fields(section)}:
+        raise unknown_name("config key", key, keys())
+    old = getattr(section, name)
+    if rest and not dataclasses.is_dataclass(old) and not isinstance(old, Mapping):
+        raise unknown_name("config key", key, keys())
+    if not rest and (dataclasses.is_dataclass(old) or isinstance(old, Mapping)):
+        raise InputError(f"'{key}' is a section; set one of its keys: {key}.NAME=value")
+    new = _replace(old, key, rest, value) if rest else _fitting(section, name, value)
+    return dataclasses.replace(section, **{name: new})
+
+
+def _fitting(section: Any, name: str, value: object) -> object:
+    """Returns the value in the type of the field, or raises InputError."""
+    wanted = typing.get_type_hints(type(section))[name]
+    if wanted is float and type(value) is int:
+        return float(value)
+    if typing.get_origin(wanted) is tuple:
+        strings = typing.get_args(wanted)[0] is str
+        if strings and isinstance(value, str):
+            value = (value,)
+        if isinstance(value, list):
+            value = tuple(value)
+        items = value if isinstance(value, tuple) else (None,)
+        if all(isinstance(item, str if strings else tuple) for item in items):
+            return value
+    elif type(value) is wanted:
+        return value
+    elif wanted is str:
+        return str(value)
+    kind = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+    raise InputError(f"config key '{name}' is {value!r}; want {kind}")
+
+
+def keys() -> list[str]:
+    """Returns the dotted names of all keys, with `options` as one."""
+    return [name for name, _ in flatten(Config("", 0))] + ["options"]
+
+
+def flatten(config: Config) -> Iterator[tuple[str, object]]:
+    """Yields the dotted name and the value of every key."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if isinstance(value, Mapping):
+            yield from ((f"{f.name}.{n}", v) for n, v in sorted(value.items()))
+        elif dataclasses.is_dataclass(value):
+            for g in dataclasses.fields(value):
+                yield f"{f.name}.{g.name}", getattr(value, g.name)
+        else:
+            yield f.name, value
+
+
+def to_json(config: Config) -> str:
+    """Returns the configuration as indented JSON."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """Returns the configuration that `to_json` wrote.
+
+    Keys that this version does not know are an error, missing ones take defaults.
+
+    Raises:
+      InputError: not the JSON of a configuration.
+    """
+    try:
+        tree = json.loads(text)
+        config = Config(method=tree.pop("method"), steps=tree.pop("steps"))
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"not the configuration of a run: {error}") from error
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                full = f"{name}.{key}"
+                config = _replace(config, full, [name, key], _tuples(inner))
+        else:
+            config = _replace(config, name, [name], _tuples(value))
+    return config
+
+
+def _tuples(value: object) -> object:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+FREE = (
+    *("steps", "init_from", "log", "eval", "checkpoint", "mesh"),
+    *("data.workers", "data.cache_mb", "data.prefetch"),
+)
+"""Keys and sections that may change when a run is resumed: they say how long it goes
+on, what is written down and on which devices, not what is computed."""
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Returns `key: old -> new` for each key that changed and is not `FREE`."""
+    before, after = dict(flatten(old)), dict(flatten(new))
+    return [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+        and key not in FREE
+        and key.partition(".")[0] not in FREE
+    ]
+
+
+def check(config: Config) -> None:
+    """Raises InputError for the first value that no run can be started with."""
+    for key in ("steps", "data.image_size", "data.batch_size", "optim.microbatches"):
+        _at_least(config, key, 1)
+    for key in ("mesh.fsdp", "log.every", "log.samples", "data.prefetch"):
+        _at_least(config, key, 1)
+    for key in ("checkpoint.every", "checkpoint.keep", "eval.images"):
+        _at_least(config, key, 1)
+    for key in ("eval.every", "log.samples_every", "data.load_size", "data.workers"):
+        _at_least(config, key, 0)
+    for key in ("optim.warmup_steps", "optim.decay_steps", "optim.clip_norm"):
+        _at_least(config, key, 0)
+    _at_least(config, "eval.batch_size", 1)
+    _one_of(config, "compute.dtype", ("float32", "bfloat16"))
+    _one_of(config, "checkpoint.best_is", ("lowest", "highest"))
+    data, optim = config.data, config.optim
+    if optim.lr <= 0:
+        raise InputError(f"optim.lr is {optim.lr}; want more than 0")
+    if not 0 <= optim.ema_decay < 1:
+        raise InputError(f"optim.ema_decay is {optim.ema_decay}; want 0 to below 1")
+    if not 0 < data.min_crop <= data.max_crop <= 1:
+        raise InputError(
+            f"data.min_crop is {data.min_crop} and data.max_crop {data.max_crop}; want "
+            "0 < min_crop <= max_crop <= 1"
+        )
+    if not data.masks:
+        raise InputError("data.masks is empty; want at least one kind of mask")
+    if data.batch_size % optim.microbatches:
+        raise InputError(
+            f"data.batch_size is {data.batch_size}; want a multiple of "
+            f"optim.microbatches, {optim.microbatches}"
+        )
+    if config.checkpoint.best and not (config.eval.every and data.validation):
+        raise InputError(
+            f"checkpoint.best is {config.checkpoint.best}, but nothing is evaluated; "
+            "set data.validation and eval.every"
+        )
+    for _, rule in config.mesh.rules:
+        if rule not in ("fsdp", "replicate"):
+            raise unknown_name("rule in mesh.rules", rule, ("fsdp", "replicate"))
+
+
+def _at_least(config: Config, key: str, least: int) -> None:
+    value = dict(flatten(config))[key]
+    if typing.cast(float, value) < least:
+        raise InputError(f"{key} is {value}; want at least {least}")
+
+
+def _one_of(config: Config, key: str, known: tuple[str, ...]) -> None:
+    value = dict(flatten(config))[key]
+    if value not in known:
+        raise InputError(f"{key} is '{value}'; want one of {', '.join(known)}")
