@@ -29,6 +29,8 @@ FORMATS = {
 }
 """The formats that are read and written, by lower-case suffix."""
 
+_READABLE = sorted(set(FORMATS.values()))
+
 LOSSY = ("JPEG", "WEBP")
 OPAQUE = ("JPEG", "BMP")
 LONGEST_SIDE = {"JPEG": 65535, "WEBP": 16383}
@@ -96,6 +98,43 @@ def read_picture(path: Path) -> Picture:
     pixels = channels[..., 0] if grey else channels[..., :3]
     alpha = channels[..., -1].copy()
     return Picture(np.ascontiguousarray(pixels), alpha, profile, exif)
+
+
+def read_rgb(
+    path: Path, short_side: int = 0, contents: bytes | None = None
+) -> np.ndarray:
+    """Returns a picture for training: uint8 `[H, W, 3]`, upright, in a thread or not.
+
+    As `read_picture`, but grey is repeated, transparent pixels show white, and nobody
+    is warned about frames and bits that are left out.
+
+    Args:
+      path: the file.
+      short_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as its
+        short side keeps twice this many pixels; 0: never.
+      contents: of a file that is not on disk; `path` is then its name in errors.
+
+    Raises:
+      InputError: no file, no picture, damaged, or too many pixels.
+    """
+    with _blaming(path):
+        with path.open("rb") if contents is None else io.BytesIO(contents) as file:
+            # `warnings.catch_warnings`, as `_opened` has it, is not for threads.
+            image = Image.open(file, formats=_READABLE)
+            if short_side:
+                scale = 2 * short_side / min(image.size)
+                image.draft(None, (int(image.width * scale), int(image.height * scale)))
+            image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        if _is_wide(image):
+            grey = (_uint16(image, path).astype(np.uint32) + 128) // 257
+            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        if image.mode == "CMYK":
+            image = _cmyk_to_rgb(image, image.info.get("icc_profile"))
+        if image.has_transparency_data:
+            image = _converted(image, "RGBA", path)
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.array(_converted(image, "RGB", path))
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -193,17 +232,21 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """Opens a picture; whatever goes wrong in the block is the fault of the file."""
+    # Given a path, Pillow would map some TIFF files into memory and mix up the sides
+    # of those with an orientation.
+    with _blaming(path), path.open("rb") as file:
+        with warnings.catch_warnings():
+            # Pillow warns at half of the size that it refuses; refusing suffices.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=_READABLE)
+        yield image
+
+
+@contextlib.contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Turns whatever goes wrong in the block into an InputError about the file."""
     try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes); want a picture")
-        # Given a path, Pillow would map some TIFF files into memory and mix up the
-        # sides of those with an orientation.
-        with path.open("rb") as file:
-            with warnings.catch_warnings():
-                # Pillow warns at half of the size that it refuses; refusing suffices.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(file, formats=sorted(set(FORMATS.values())))
-            yield image
+        yield
     except InputError:
         raise
     except FileNotFoundError:
@@ -216,6 +259,8 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise InputError(f"{path} is too large; at most {limit} megapixels") from None
     except UnidentifiedImageError:
+        if path.exists() and path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes); want a picture") from None
         raise InputError(
             f"{path} is not a picture; want PNG, JPEG, WebP, BMP or TIFF"
         ) from None
