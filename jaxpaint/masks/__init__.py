@@ -9,6 +9,7 @@ chance (`half`, `center` and their like) take the key and ignore it.
 One file per family; this one imports none of them, nor jax, until a mask is made.
 """
 
+import ast
 import functools
 import importlib
 import inspect
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Sampler = Callable[[tuple[int, int], jax.Array], jax.Array]
 
-__all__ = ["check", "make", "names"]
+__all__ = ["check", "make", "names", "parse"]
 
 # Kind: file, function, and the options that make it this kind.
 _KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -77,6 +78,33 @@ def make(kind: str, **options: object) -> "Sampler":
                 raise InputError(f"mask kind '{kind}' has no options; got '{option}'")
             raise unknown_name(f"option of mask kind '{kind}'", option, known)
     return functools.partial(function, **{**preset, **options})
+
+
+def parse(text: str) -> "Sampler":
+    """Returns the sampler that a text like `kind` or `kind(option=value)` describes.
+
+    Values are Python literals: `free_form(strokes=(1, 2), width=(4, 10))`.
+
+    Raises:
+      InputError: not of this form, no such kind, or no such option.
+    """
+    form = f"mask '{text}' is not understood; want 'kind' or 'kind(option=value)'"
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        if isinstance(call, ast.Name):
+            return make(call.id)
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise InputError(form)
+        options = {str(o.arg): ast.literal_eval(o.value) for o in call.keywords}
+    except InputError:
+        raise
+    except ValueError:
+        raise InputError(f"{form} with numbers, texts or tuples as values") from None
+    except SyntaxError:
+        raise InputError(form) from None
+    if call.args or any(option.arg is None for option in call.keywords):
+        raise InputError(form)
+    return make(call.func.id, **options)
 
 
 _ALWAYS = ("size", "key")
