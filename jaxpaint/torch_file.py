@@ -10,7 +10,7 @@ import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
@@ -95,9 +95,10 @@ def load(path: Path | str) -> Any:
         raise InputError(f"{path} may not be read (permission denied)") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; want a .pt or .pth file") from None
-    except (Exception, RecursionError) as error:
+    except Exception as error:
         # A damaged archive or pickle is answered with a dozen different exceptions.
-        raise InputError(f"{path} is damaged or truncated ({error})") from error
+        why = " ".join(str(error).split())
+        raise InputError(f"{path} is damaged or truncated ({why})") from error
 
 
 def _wrong_format(path: Path, start: bytes) -> InputError:
@@ -115,17 +116,6 @@ class _Global(NamedTuple):
     """An imported name; nothing is imported for it."""
 
     name: str
-
-
-class _Storage(NamedTuple):
-    data: np.ndarray
-    """Bytes in the order of this machine."""
-    dtype: np.dtype
-
-    def array(self, dtype: np.dtype | None = None) -> np.ndarray:
-        dtype = dtype or self.dtype
-        whole = len(self.data) // dtype.itemsize * dtype.itemsize
-        return self.data[:whole].view(dtype)
 
 
 class _Archive:
@@ -152,8 +142,7 @@ class _Archive:
                 f"{self.path} is a TorchScript program, whose code is not run here; "
                 "want a state dict: torch.save(torch.jit.load(FILE).state_dict(), NEW)"
             )
-        result = self._interpret(self._read("data.pkl"))
-        return result.array() if isinstance(result, _Storage) else result
+        return self._interpret(self._read("data.pkl"))
 
     def _is_swapped(self) -> bool:
         order = "little"
@@ -179,47 +168,44 @@ class _Archive:
                 self.storages[key] = self.map[start : start + entry.file_size]
         return self.storages[key]
 
-    def _storage(self, reference: Any) -> _Storage:
-        kind, storage_type, key, _, numel = reference
+    def _storage(self, reference: Any) -> np.ndarray:
+        """Returns the elements of a storage; bytes where it has no type."""
+        kind, storage_type, key, _, count = reference
         if kind != "storage":
             raise ValueError(f"unknown reference {kind!r}")
         if storage_type.name not in _STORAGES:
             raise self._refused(storage_type.name)
         dtype = _STORAGES[storage_type.name]
-        data = self._bytes(key)
-        if numel * dtype.itemsize > len(data):
-            raise ValueError(f"storage {key} has {len(data)} bytes, want {numel} x")
-        return _Storage(data, dtype)
+        data, size = self._bytes(key), count * dtype.itemsize
+        if not 0 <= size <= len(data):
+            raise ValueError(f"storage {key} has {len(data)} bytes; want {size}")
+        return self._native(data[:size], dtype)
+
+    def _native(self, data: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """Returns bytes of the file as elements in the byte order of this machine."""
+        data = data[: len(data) // dtype.itemsize * dtype.itemsize]
+        # Both parts of a complex number are swapped on their own.
+        unit = dtype.itemsize // (2 if dtype.kind == "c" else 1)
+        if self.swapped and unit > 1:
+            data = _frozen(data.view(f"u{unit}").byteswap())
+        return data.view(dtype)
 
     def _tensor(
         self,
-        storage: _Storage,
+        storage: np.ndarray,
         offset: int,
         size: tuple[int, ...],
         stride: tuple[int, ...],
-        dtype: np.dtype | None = None,
         flags: Mapping[str, bool] | None = None,
     ) -> np.ndarray:
         """Returns a view of a storage; sizes and strides count elements."""
-        dtype = dtype or storage.dtype
-        whole = storage.array(dtype)
-        if self.swapped:
-            # The two halves of a complex number are swapped each.
-            unit = dtype.itemsize // (2 if dtype.kind == "c" else 1)
-            whole = whole.view(f"u{unit}").byteswap().view(dtype)
-        if min((offset, *size, *stride)) < 0 or len(size) != len(stride):
-            raise ValueError(f"a tensor has size {size} and stride {stride}")
+        dtype = storage.dtype
         if 0 in size:
             return _frozen(np.empty(size, dtype))
-        last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-        if last >= len(whole):
-            raise ValueError(f"a tensor reads element {last} of {len(whole)}")
-        array = np.lib.stride_tricks.as_strided(
-            whole[offset:],
-            size,
-            tuple(s * dtype.itemsize for s in stride),
-            writeable=False,
-        )
+        strides = tuple(step * dtype.itemsize for step in stride)
+        # Numpy checks that all elements lie in the buffer.
+        buffer = storage.view(np.uint8)
+        array = np.ndarray(size, dtype, buffer, offset * dtype.itemsize, strides)
         if flags and flags.get("conj"):
             array = _frozen(array.conj())
         if flags and flags.get("neg"):
@@ -239,12 +225,13 @@ class _Archive:
                 "torch._utils._rebuild_tensor_v2",
                 (storage, offset, size, stride, _, _, *flags),
             ):
-                return self._tensor(storage, offset, size, stride, None, *flags)
+                return self._tensor(storage, offset, size, stride, *flags)
             case (
                 "torch._utils._rebuild_tensor_v3",
                 (storage, offset, size, stride, _, _, dtype, *flags),
             ):
-                return self._tensor(storage, offset, size, stride, dtype, *flags)
+                typed = self._native(storage, dtype)
+                return self._tensor(typed, offset, size, stride, *flags)
             case (
                 "torch._utils._rebuild_parameter"
                 | "torch._utils._rebuild_parameter_with_state",
@@ -285,12 +272,15 @@ class _Archive:
         stack: list[Any] = []
         below: list[list[Any]] = []
         memo: dict[int, Any] = {}
-        for opcode, argument, _ in pickletools.genops(program):
-            name = opcode.name
-            if name in _CONSTANTS:
-                stack.append(_CONSTANTS[name](argument))
-                continue
+        for opcode, operand, _ in pickletools.genops(program):
+            name, argument = opcode.name, cast(Any, operand)
             match name:
+                case _ if name in _LITERALS:
+                    stack.append(argument)
+                case _ if name in _NAMED:
+                    stack.append(_NAMED[name])
+                case _ if name in _EMPTY:
+                    stack.append(_EMPTY[name]())
                 case "PROTO" | "FRAME":
                     pass
                 case "MARK":
@@ -386,34 +376,17 @@ _CONTAINERS: Mapping[str, Callable[[list[Any]], Any]] = {
     "DICT": lambda items: dict(_pairs(items)),
 }
 
-_CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
-    "NONE": lambda _: None,
-    "NEWTRUE": lambda _: True,
-    "NEWFALSE": lambda _: False,
-    "EMPTY_TUPLE": lambda _: (),
-    "EMPTY_LIST": lambda _: [],
-    "EMPTY_DICT": lambda _: {},
-} | dict.fromkeys(
-    [
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-    ],
-    lambda argument: argument,
-)
+_EMPTY: Mapping[str, Callable[[], Any]] = {
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+}
+
+_NAMED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+
+_NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4")
+_FLOATS = ("FLOAT", "BINFLOAT")
+_TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
+_BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
+_LITERALS = frozenset(_NUMBERS + _FLOATS + _TEXTS + _BYTES)
+"""The opcodes that push their argument."""
