@@ -18,6 +18,7 @@ from jaxpaint.version import __version__
 
 COMMANDS = {
     "sample": "inpaint a picture or a folder of pictures",
+    "train": "train a method; runs can be interrupted and go on",
     "masks": "write random masks of the literature as pictures",
     "info": "list methods, package versions, licences and devices",
 }
@@ -98,7 +99,7 @@ def _run(argv: list[str]) -> int:
         "--debug", action="store_true", help="show the traceback of an error"
     )
     parser.check_flags(argv[1:])
-    return command.run(parser.parse_args(argv[1:]))
+    return command.run(parser.parse_intermixed_args(argv[1:]))
 
 
 def _help() -> str:

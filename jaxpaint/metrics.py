@@ -1,0 +1,53 @@
+"""How far a result is from the truth: one number per picture, `[B]` float32.
+
+Pictures are `[B, H, W, C]` in [-1, 1]. Figures are those of the literature, for a range
+of 0 to 1: an `l1` of 0.01 is one percent.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_AXES = (1, 2, 3)
+
+
+def l1(result: jax.Array, truth: jax.Array) -> jax.Array:
+    """Returns the mean absolute difference over the whole picture."""
+    return jnp.mean(jnp.abs(result - truth), _AXES) / 2
+
+
+def hole_l1(result: jax.Array, truth: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the mean absolute difference over the hole; 0 where there is none."""
+    total = jnp.sum(jnp.abs(result - truth) * mask, _AXES) / 2
+    return total / jnp.maximum(jnp.sum(mask, _AXES) * truth.shape[-1], 1)
+
+
+def psnr(result: jax.Array, truth: jax.Array) -> jax.Array:
+    """Returns the peak signal-to-noise ratio in dB; infinite where both are equal."""
+    return -10 * jnp.log10(jnp.mean(jnp.square((result - truth) / 2), _AXES))
+
+
+def ssim(result: jax.Array, truth: jax.Array) -> jax.Array:
+    """Returns the structural similarity, averaged over pixels and channels.
+
+    Wang et al. 2004: Gaussian window of 11 pixels with sigma 1.5, constants 0.01 and
+    0.03. Windows that would reach over the edge are left out; pictures have at least 11
+    pixels a side.
+    """
+    offsets = jnp.arange(-5, 6, dtype=jnp.float32)
+    window = jnp.exp(-0.5 * jnp.square(offsets / 1.5))
+    window = window / jnp.sum(window)
+
+    def blur(x: jax.Array) -> jax.Array:
+        size = x.shape[1] - 10, x.shape[2] - 10
+        rows = sum(window[k] * x[:, k : k + size[0]] for k in range(11))
+        return sum(window[k] * rows[:, :, k : k + size[1]] for k in range(11))
+
+    x, y = (result + 1) / 2, (truth + 1) / 2
+    mean_x, mean_y = blur(x), blur(y)
+    var_x = blur(x * x) - mean_x * mean_x
+    var_y = blur(y * y) - mean_y * mean_y
+    covariance = blur(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    score = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    score /= (mean_x * mean_x + mean_y * mean_y + c1) * (var_x + var_y + c2)
+    return jnp.mean(score, _AXES)
