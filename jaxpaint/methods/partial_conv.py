@@ -1,0 +1,332 @@
+"""Partial Convolutions: a U-Net that looks at known pixels only (Liu et al. 2018)."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxpaint import features as feature_networks
+from jaxpaint import images, losses, optimization
+from jaxpaint.config import Compute, Optim
+from jaxpaint.errors import InputError
+from jaxpaint.features import imagenet
+from jaxpaint.layers.batch_norm import BatchNorm
+from jaxpaint.layers.partial_conv import PartialConv
+from jaxpaint.types import Batch, Method, Metrics, Params, Window
+
+_SLOPE = 0.2
+
+
+class State(NamedTuple):
+    """A training run."""
+
+    step: jax.Array
+    network: optimization.Network
+    average: Params
+    """Moving average of what inference needs; `{}` without one."""
+    features: Params
+    """The feature network, which stays as it is; `{}` without one."""
+
+
+def make(
+    *,
+    levels: int = 8,
+    width: int = 64,
+    max_width: int = 512,
+    first_bias: bool = False,
+    window_scale: bool = True,
+    normalize: bool = False,
+    freeze_encoder_norm: bool = False,
+    freeze_encoder_affine: bool = False,
+    valid: float = 1.0,
+    hole: float = 6.0,
+    perceptual: float = 0.05,
+    style: float = 120.0,
+    tv: float = 0.1,
+    features: str = "",
+    optim: Optim = Optim(),  # noqa: B008
+    compute: Compute = Compute(),  # noqa: B008
+) -> Method:
+    """Returns the method; the defaults are the paper's network for 512 x 512 pixels.
+
+    Args:
+      levels: halvings of the encoder, which has as many layers, and so the decoder.
+      width: channels of the first layer; they double with each level.
+      max_width: up to this many.
+      first_bias: whether the first layer has a bias, as in mmagic.
+      window_scale: False divides by the known entries of a window without multiplying
+        by their greatest number, as the weights of naoto0804 need.
+      normalize: whether the network works on images with ImageNet's mean and standard
+        deviation, as the weights of naoto0804 need.
+      freeze_encoder_norm: the second phase of training, in which the encoder uses its
+        running statistics and keeps them.
+      freeze_encoder_affine: whether scale and bias of the encoder's norms rest too.
+      valid: weight of the mean absolute difference of known pixels.
+      hole: weight of that of the hole.
+      perceptual: weight of the difference of feature maps.
+      style: weight of the difference of their Gram matrices.
+      tv: weight of the total variation in the hole.
+      features: file of the feature network that `perceptual` and `style` need: VGG16 of
+        torchvision (`.pth`) or EfficientNet-Lite0 (`.npz`); read once, by `init`.
+      optim: how parameters are updated.
+      compute: precision and memory.
+
+    Raises:
+      InputError: an option out of its range; from `train_step`: no feature network.
+    """
+    _check(levels, width, max_width)
+    extractor = feature_networks.find(features) if features else None
+    unet = UNet(
+        levels=levels,
+        width=width,
+        max_width=max_width,
+        first_bias=first_bias,
+        window_scale=window_scale,
+        freeze_encoder_norm=freeze_encoder_norm,
+        dtype=jnp.dtype(compute.dtype),
+        remat=compute.remat,
+    )
+    transformation = optimization.optimizer(optim)
+    if freeze_encoder_affine:
+        rest = optax.masked(optax.set_to_zero(), _encoder_affine)
+        transformation = optax.chain(transformation, rest)
+    weights = {
+        "valid": valid,
+        "hole": hole,
+        "perceptual": perceptual,
+        "style": style,
+        "tv": tv,
+    }
+
+    def run(variables: Params, image: jax.Array, mask: jax.Array, **how: Any) -> Any:
+        """Applies the network; gives images in [-1, 1], unclipped."""
+        if normalize:
+            image = imagenet.normalize(image)
+        result = unet.apply(variables, image, 1 - mask, **how)
+        (output, _), *stats = result if "mutable" in how else (result,)
+        output = output.astype(jnp.float32)
+        if normalize:
+            output = imagenet.restore(output)
+        return (output, *stats)
+
+    def init(key: jax.Array, batch: Batch) -> State:
+        image, mask = batch["image"][:1], batch["mask"][:1]
+        variables = unet.init(key, image, 1 - mask, train=False)
+        network = optimization.begin(variables, transformation)
+        average = network.variables() if optim.ema_decay > 0 else {}
+        frozen = extractor.read(features) if extractor else {}
+        return State(jnp.zeros((), jnp.int32), network, average, frozen)
+
+    def train_step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        if (perceptual or style) and extractor is None:
+            raise InputError(
+                "the perceptual and style losses need a feature network; give "
+                "features=PATH (VGG16 of torchvision, .pth), or perceptual=0 style=0"
+            )
+
+        def loss(params: Params, stats: Params, batch: Batch, key: jax.Array):
+            variables = optimization.Network(params, stats, None).variables()
+            output, changed = run(
+                variables,
+                batch["image"],
+                batch["mask"],
+                train=True,
+                mutable=["batch_stats"],
+            )
+            maps = (
+                functools.partial(
+                    extractor.maps, state.features, dtype=jnp.dtype(compute.dtype)
+                )
+                if extractor
+                else None
+            )
+            terms = _terms(output, batch["image"], batch["mask"], weights, maps)
+            total = sum(weights[name] * value for name, value in terms.items())
+            metrics = {f"loss/{name}": value for name, value in terms.items()}
+            stats = changed.get("batch_stats", {})
+            return total, (stats, {"loss/total": total, **metrics})
+
+        grads, stats, metrics = optimization.gradients(
+            loss, state.network, batch, key, microbatches=optim.microbatches
+        )
+        network = optimization.update(state.network, grads, stats, transformation)
+        average = state.average
+        if optim.ema_decay > 0:
+            average = optimization.moving_average(
+                average, network.variables(), optim.ema_decay, state.step
+            )
+        metrics["grad_norm"] = optax.global_norm(grads)
+        return State(state.step + 1, network, average, state.features), metrics
+
+    def eval_params(state: State) -> Params:
+        return state.average if optim.ema_decay > 0 else state.network.variables()
+
+    def load_params(state: State, params: Params) -> State:
+        network = optimization.begin(params, transformation)
+        average = network.variables() if optim.ema_decay > 0 else {}
+        return state._replace(network=network, average=average)
+
+    def inpaint(
+        params: Params, image: jax.Array, mask: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        del key
+        shape = (*image.shape[:3], 3)
+        (output,) = run(params, jnp.broadcast_to(image, shape), mask, train=False)
+        if image.shape[-1] == 1:
+            output = jnp.mean(output, axis=-1, keepdims=True)
+        return images.compose(image, jnp.clip(output, -1, 1), mask)
+
+    # A window of twice the hole's side, in which every layer has something to see.
+    window = Window(margin=2 ** (levels - 1), relative=0.5)
+    return Method(init, train_step, eval_params, inpaint, window, load_params)
+
+
+class UNet(nn.Module):
+    """The network of Liu et al. (2018), section 3.2 and table 1 of its supplement."""
+
+    levels: int
+    width: int
+    max_width: int
+    first_bias: bool = False
+    window_scale: bool = True
+    freeze_encoder_norm: bool = False
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self, image: jax.Array, known: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Maps `[B, H, W, C]` and its mask, **1 = known**, to an image and its mask.
+
+        Sides need not be multiples of `2 ** levels`: those of the encoder are rounded
+        up, and the decoder crops to them. Where the new mask is 0, the image is.
+        """
+        block = nn.remat(Block) if self.remat else Block
+        block = functools.partial(
+            block, window_scale=self.window_scale, dtype=self.dtype
+        )
+        channels = image.shape[-1]
+        tensors, outputs = [(image, known)], [channels]
+        for level in range(1, self.levels + 1):
+            first = level == 1
+            outputs.append(min(self.width * 2 ** (level - 1), self.max_width))
+            encode = block(
+                features=outputs[-1],
+                kernel_size=7 if first else 5 if level <= 3 else 3,
+                stride=2,
+                use_bias=first and self.first_bias,
+                norm=not first,
+                use_statistics=train and not self.freeze_encoder_norm,
+                slope=0.0,
+                name=f"enc{level}",
+            )
+            x, mask = tensors[-1]
+            tensors.append(encode([x], [mask]))
+        x, mask = tensors.pop()
+        for level in range(self.levels, 0, -1):
+            last = level == 1
+            decode = block(
+                features=outputs[level - 1],
+                kernel_size=3,
+                use_bias=last,
+                norm=not last,
+                use_statistics=train,
+                slope=1.0 if last else _SLOPE,
+                name=f"dec{level}",
+            )
+            skip, skip_mask = tensors.pop()
+            size = skip.shape[1:3]
+            x, mask = _upsample(x, size), _upsample(mask, size)
+            x, mask = decode([x, skip], [mask, skip_mask])
+        return x, mask
+
+
+class Block(nn.Module):
+    """Partial convolution, batch norm and leaky ReLU."""
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    use_bias: bool = False
+    norm: bool = True
+    use_statistics: bool = False
+    """Whether the norm takes, and records, the statistics of the batch."""
+    slope: float = 0.0
+    """Of the activation for negative values; 1: no activation."""
+    window_scale: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, inputs: Sequence[jax.Array], known: Sequence[jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        """Maps tensors and their masks to one; see `PartialConv`."""
+        x, mask = PartialConv(
+            self.features,
+            self.kernel_size,
+            self.stride,
+            self.kernel_size // 2,
+            use_bias=self.use_bias,
+            window_scale=self.window_scale,
+            dtype=self.dtype,
+            name="conv",
+        )(inputs, known)
+        if self.norm:
+            x = BatchNorm(dtype=self.dtype, name="norm")(x, train=self.use_statistics)
+        if self.slope != 1:
+            x = nn.leaky_relu(x, self.slope)
+        return x, mask
+
+
+def _upsample(x: jax.Array, size: Sequence[int]) -> jax.Array:
+    """Returns every pixel twice along both axes, cropped to `size`."""
+    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    return x[:, : size[0], : size[1]]
+
+
+def _terms(
+    output: jax.Array,
+    truth: jax.Array,
+    mask: jax.Array,
+    weights: dict[str, float],
+    maps: Any,
+) -> Metrics:
+    """Returns the loss terms that have a weight; Liu et al. (2018), section 3.3."""
+    composite = images.compose(truth, output, mask)
+    terms: Metrics = {}
+    if weights["valid"]:
+        terms["valid"] = losses.masked_l1(output, truth, 1 - mask)
+    if weights["hole"]:
+        terms["hole"] = losses.masked_l1(output, truth, mask)
+    if weights["perceptual"] or weights["style"]:
+        want = jax.lax.stop_gradient(maps(truth))
+        got = [maps(output), maps(composite)]
+        for name in ("perceptual", "style"):
+            if weights[name]:
+                compare = getattr(losses, name)
+                terms[name] = sum(compare(x, want) for x in got)
+    if weights["tv"]:
+        terms["tv"] = losses.total_variation(composite, losses.dilate(mask))
+    return terms
+
+
+def _encoder_affine(params: Params) -> Params:
+    """Returns the tree of True at scale and bias of the encoder's norms."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[0].key.startswith("enc") and path[1].key == "norm", params
+    )
+
+
+def _check(levels: int, width: int, max_width: int) -> None:
+    for name, value in {
+        "levels": levels,
+        "width": width,
+        "max_width": max_width,
+    }.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}; want a whole number of at least 1")
