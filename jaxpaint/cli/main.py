@@ -20,6 +20,7 @@ COMMANDS = {
     "sample": "inpaint a picture or a folder of pictures",
     "train": "train a method; runs can be interrupted and go on",
     "masks": "write random masks of the literature as pictures",
+    "prepare": "build a tensorflow-datasets set from a folder of pictures",
     "info": "list methods, package versions, licences and devices",
 }
 """The subcommands: `jaxpaint/cli/<name>.py` with `add_arguments(parser)` and
