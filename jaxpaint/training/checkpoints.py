@@ -37,13 +37,15 @@ class Checkpoints:
         policies: list[checkpoint_managers.PreservationPolicy] = [
             checkpoint_managers.LatestN(settings.keep)
         ]
+        rank = None
         if settings.best:
+            worst = self._worst
+
+            def rank(metrics: Mapping[str, float]) -> float:
+                return _score(metrics, worst)
+
             policies.append(
-                checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: _score(metrics, self._worst),
-                    reverse=settings.best_is == "lowest",
-                    n=1,
-                )
+                checkpoint_managers.BestN(get_metric_fn=rank, reverse=self._lowest, n=1)
             )
         logging.getLogger("absl").setLevel(logging.ERROR)
         with _clear_errors(workdir):
@@ -53,6 +55,9 @@ class Checkpoints:
                     preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                         policies
                     ),
+                    # Does not choose what is kept, but has metrics saved at all.
+                    best_fn=rank,
+                    best_mode="min" if self._lowest else "max",
                     cleanup_tmp_directories=True,
                 ),
             )
