@@ -14,6 +14,9 @@ from jaxpaint.errors import InputError, unknown_name
 
 FOLDER = Path(jaxpaint.__path__[0]) / "methods"
 
+TRAINING = ("optim", "compute")
+"""Options that a training run sets for every method."""
+
 TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
 
@@ -45,7 +48,7 @@ def summary(name: str) -> str:
 
 
 def options(name: str) -> dict[str, Option]:
-    """Returns the options of a method, by name."""
+    """Returns the options of a method, by name, without those of its training."""
     for node in _source(name).body:
         if isinstance(node, ast.FunctionDef) and node.name == "make":
             plain = node.args.posonlyargs + node.args.args
@@ -55,6 +58,7 @@ def options(name: str) -> dict[str, Option]:
             return {
                 argument.arg: Option(argument.annotation, default)
                 for argument, default in zip(arguments, defaults, strict=True)
+                if argument.arg not in TRAINING
                 if argument.arg not in TRAINING
             }
     return {}

@@ -18,6 +18,8 @@ from jaxpaint.version import __version__
 
 COMMANDS = {
     "sample": "inpaint a picture or a folder of pictures",
+    "export": "write the weights of a training run as one file",
+    "convert": "turn published weights of another project into such a file",
     "train": "train a method; runs can be interrupted and go on",
     "masks": "write random masks of the literature as pictures",
     "prepare": "build a tensorflow-datasets set from a folder of pictures",

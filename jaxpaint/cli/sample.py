@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from jaxpaint.cli.max_side import fill_within
 from jaxpaint.cli.outputs import Job
 from jaxpaint.cli.progress import Progress
 from jaxpaint.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from jaxpaint.types import Params
 
 ASSETS = Path(jaxpaint.__path__[0]) / "assets"
 """Holds the photo and the mask of the demonstration."""
@@ -39,7 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "<stem>_mask*), or 'alpha': transparent pixels are the hole",
     )
     add("--output", metavar="PATH", help="a picture or a folder (default: output)")
-    add("--method", default="auto", metavar="NAME", help="default: auto, by hole")
+    add(
+        "--method",
+        metavar="NAME",
+        help="default: that of --checkpoint, or auto, which chooses by hole",
+    )
+    add(
+        "--checkpoint",
+        metavar="PATH",
+        help="weights of a learned method: a .safetensors file of export or convert, "
+        "the folder of a training run, or a published .pth file",
+    )
     add(
         "--option",
         action="append",
@@ -111,8 +125,14 @@ def run(args: argparse.Namespace) -> int:
     ):
         if not value:
             raise InputError(f"{flag} is missing; want {want}")
-    catalogue.check_method(args.method)
-    options = catalogue.parse_options(args.method, args.option)
+    if args.method:
+        catalogue.check_method(args.method)
+    params, options = None, {}
+    if args.checkpoint:
+        params, options = _load(args)
+    else:
+        args.method = args.method or "auto"
+        options = catalogue.parse_options(args.method, args.option)
     if args.print_config:
         print(json.dumps(_config(args, options), indent=2))
         return 0
@@ -122,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
             for result in job.results:
                 print(job.pair.image, job.pair.mask or pairing.ALPHA, result, sep="\t")
     elif jobs:
-        problems += _work(jobs, about, args, options, alone=total == 1)
+        problems += _work(jobs, about, args, options, params, alone=total == 1)
     elif not args.quiet:
         print("nothing to do: all results exist", file=sys.stderr)
     if problems:
@@ -133,6 +153,33 @@ def run(args: argparse.Namespace) -> int:
     if is_demo and jobs and not args.dry_run:
         _describe_demo(jobs[0], args.method)
     return 0
+
+
+def _load(args: argparse.Namespace) -> tuple["Params", dict[str, object]]:
+    """Returns parameters and options out of --checkpoint; sets the method to its own.
+
+    Raises:
+      InputError: weights that cannot be read or are of another method, or an option
+        that does not fit them.
+    """
+    from jaxpaint import weights
+
+    keep_compiled()
+    loaded = weights.load(args.checkpoint)
+    if args.method not in (None, loaded.method):
+        raise InputError(
+            f"--method is '{args.method}' but {args.checkpoint} holds weights of "
+            f"'{loaded.method}'; drop --method"
+        )
+    args.method = loaded.method
+    changes = catalogue.parse_options(args.method, args.option)
+    options = loaded.options | changes
+    if changes:
+        try:
+            weights.fitting(loaded._replace(options=options))
+        except InputError as error:
+            raise InputError(f"--option and {args.checkpoint}: {error}") from None
+    return loaded.params, options
 
 
 def _plan(args: argparse.Namespace) -> tuple[list[Job], str, int, list[str]]:
@@ -183,6 +230,7 @@ def _work(
     about: str,
     args: argparse.Namespace,
     options: dict[str, object],
+    params: "Params",
     alone: bool,
 ) -> list[str]:
     """Does the jobs; returns what went wrong, or raises it where one is `alone`."""
@@ -191,7 +239,12 @@ def _work(
     from jaxpaint import methods
 
     keep_compiled()
-    methods.make(args.method, **options)  # refuses bad values before any work
+    method = methods.make(args.method, **options)  # refuses bad values before any work
+    if method.train_step is not None and params is None:
+        raise InputError(
+            f"method '{args.method}' is learned and has no weights; give --checkpoint "
+            "FILE, of `jaxpaint export` or `jaxpaint convert`, or the folder of a run"
+        )
     outputs.make_folders(jobs)
     problems = []
     start = time.monotonic()
@@ -212,7 +265,8 @@ def _work(
         progress.note("compiling...")
         for number, job in enumerate(jobs):
             step = number * args.num_samples
-            fill = _filler(args, options, progress, step, job.pair.image.name)
+            name = job.pair.image.name
+            fill = _filler(args, options, params, progress, step, name)
             try:
                 loaded = filling.load(job.pair, args.resize_mask, args.invert_mask)
                 for path in filling.fill_and_write(
@@ -237,6 +291,7 @@ def _work(
 def _filler(
     args: argparse.Namespace,
     options: dict[str, object],
+    params: "Params",
     progress: Progress,
     step: int,
     name: str,
@@ -260,7 +315,13 @@ def _filler(
                 warnings.filterwarnings("ignore", "the hole .*inverted")
                 try:
                     return inpaint(
-                        pixels, hole, args.method, key, options=options, progress=show
+                        pixels,
+                        hole,
+                        args.method,
+                        key,
+                        options=options,
+                        params=params,
+                        progress=show,
                     )
                 except InputError as error:
                     raise InputError(f"{name}: {error}") from None

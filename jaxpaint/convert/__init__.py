@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxpaint import safetensors, torch_file
 from jaxpaint.errors import InputError, unknown_name
 
 _CONTAINERS = ("state_dict", "model", "netG", "generator", "params")
@@ -51,19 +52,19 @@ def convert(path: Path | str, method: str | None = None) -> Converted:
     """Returns the weights of a file that another project published.
 
     Args:
-      path: a `.pt` or `.pth` file.
+      path: a `.safetensors` file, or a file of `torch.save` with any other suffix.
       method: a name out of `names()`; by default the first that recognizes the file.
 
     Raises:
       InputError: a file that cannot be read, that no converter knows, or whose arrays
         do not fill the method's parameters exactly.
     """
-    from jaxpaint import torch_file
-
     if method is not None and method not in names():
         raise unknown_name("converter", method, names())
     try:
-        arrays = state_dict(torch_file.load(path))
+        torch = Path(path).suffix != ".safetensors"
+        loaded = torch_file.load(path) if torch else safetensors.read(path)[0]
+        arrays = state_dict(loaded)
         for name in [method] if method else names():
             converter = importlib.import_module(f"{__name__}.{name}")
             if method or converter.recognizes(arrays):
@@ -122,17 +123,15 @@ def template(method: str, options: Mapping[str, Any], image_size: int) -> Any:
     pictures with sides of `image_size`; nothing is computed.
     """
     import jax
+    import jax.numpy as jnp
 
     from jaxpaint import methods
 
     made = methods.make(method, **options)
+    sides = (1, image_size, image_size)
 
-    def init(key: jax.Array, batch: Any) -> Any:
-        return made.eval_params(made.init(key, batch))
+    def init() -> Any:
+        batch = {"image": jnp.zeros((*sides, 3)), "mask": jnp.zeros((*sides, 1))}
+        return made.eval_params(made.init(jax.random.key(0), batch))
 
-    side = (1, image_size, image_size)
-    batch = {
-        "image": jax.ShapeDtypeStruct((*side, 3), "float32"),
-        "mask": jax.ShapeDtypeStruct((*side, 1), "float32"),
-    }
-    return jax.eval_shape(init, jax.random.key(0), batch)
+    return jax.eval_shape(init)

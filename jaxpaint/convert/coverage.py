@@ -84,8 +84,12 @@ def assemble(
     missing, misshaped, used = [], [], set()
     for path, leaf in wanted.items():
         source = sources.get(path)
-        if source is None or source.key not in arrays:
-            missing.append(path if source is None else f"{source.key} (for {path})")
+        if source is None:
+            missing.append(path)
+            continue
+        whose = f" (for {path})" * (source.key != path)
+        if source.key not in arrays:
+            missing.append(source.key + whose)
             continue
         used.add(source.key)
         array = np.asarray(arrays[source.key])
@@ -95,7 +99,7 @@ def assemble(
             value = array
         if value.shape != tuple(leaf.shape):
             got, want = list(value.shape), list(leaf.shape)
-            misshaped.append(f"{source.key} is {got}, want {want} (for {path})")
+            misshaped.append(f"{source.key} is {got}, want {want}{whose}")
         else:
             filled[path] = np.asarray(value, leaf.dtype, order="C")
     unexpected = [
@@ -132,12 +136,20 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the tree of nested dicts whose leaves have these dotted paths."""
+    """Returns the tree of nested dicts whose leaves have these dotted paths.
+
+    Raises:
+      InputError: a path that leads through a leaf.
+    """
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         *folders, name = path.split(".")
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
+            if not isinstance(node, dict):
+                raise InputError(f"'{path}' leads through an array of the same file")
+        if name in node:
+            raise InputError(f"'{path}' is an array and a folder of the same file")
         node[name] = value
     return tree

@@ -1,0 +1,37 @@
+"""Turn the published weights of another project into a file for `sample --checkpoint`.
+
+Reading a .pt or .pth file needs no PyTorch, and runs nothing that is in it. Every array
+of the file must have a place and every parameter must be filled.
+"""
+
+import argparse
+from pathlib import Path
+
+from jaxpaint import convert
+from jaxpaint.cli.export import add_output, check_output, store
+from jaxpaint.weights import Weights
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `jaxpaint convert`."""
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a .pt, .pth, .ckpt or .safetensors file",
+    )
+    parser.add_argument(
+        "--method",
+        metavar="NAME",
+        help=f"whose weights they are: {', '.join(convert.names())} (default: told by "
+        "the names of the arrays)",
+    )
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `jaxpaint convert`; returns the exit code."""
+    check_output(args.output, args.overwrite)
+    converted = convert.convert(args.file, args.method)
+    store(Weights(*converted, about={"source": args.file.name}), args.output)
+    return 0
