@@ -21,7 +21,7 @@ from jaxpaint.types import Batch, Method, Metrics, Params, Window
 
 # Red, green and blue that stand for unknown pixels. Means of ImageNet in an order that
 # fits no color space: the published weights know it so.
-_FILL = np.array([117, 104, 123], np.float32) / np.float32(127.5) - np.float32(1)
+FILL = np.array([117, 104, 123], np.float32) / np.float32(127.5) - np.float32(1)
 
 
 class State(NamedTuple):
@@ -141,9 +141,7 @@ def make(
             return masked(image, hole), _center(image), weights
         if shared_mask:
             mask = jnp.broadcast_to(mask[:1], mask.shape)
-        weights = mask + known_weight * (1 - mask)
-        mean = jnp.mean(weights, axis=(1, 2, 3), keepdims=True)
-        return masked(image, mask), image, weights / jnp.maximum(mean, 1e-6)
+        return masked(image, mask), image, hole_weights(mask, known_weight)
 
     def discriminator_loss(
         network: Network,
@@ -231,9 +229,9 @@ def make(
         take, put = [], []
         shift = (image_size - patch_size) // 2
         for side, first, step in zip(sides, start, scale, strict=True):
-            take.append(_sampling(first, step, image_size, side, reflect=True))
+            take.append(sampling(first, step, image_size, side, reflect=True))
             put.append(
-                _sampling(
+                sampling(
                     -first / step - shift, 1 / step, side, patch_size, reflect=False
                 )
             )
@@ -278,9 +276,19 @@ def overlap_weights(patch_size: int, overlap: int, weight: float) -> jax.Array:
     return jnp.pad(inside, ((0, 0), pad, pad, (0, 0)), constant_values=weight)
 
 
+def hole_weights(mask: jax.Array, known_weight: float) -> jax.Array:
+    """Returns 1 in the hole and `known_weight` elsewhere, scaled to a mean of 1.
+
+    The mean is that of each mask `[B, H, W, 1]` of its own.
+    """
+    weights = mask + known_weight * (1 - mask)
+    mean = jnp.mean(weights, axis=(1, 2, 3), keepdims=True)
+    return weights / jnp.maximum(mean, 1e-6)
+
+
 def masked(image: jax.Array, hole: jax.Array) -> jax.Array:
     """Returns `[B, H, W, 3]` pictures with the color of the unknown in the hole."""
-    return jnp.where(hole > 0.5, jnp.asarray(_FILL)[None, None, None], image)
+    return jnp.where(hole > 0.5, jnp.asarray(FILL)[None, None, None], image)
 
 
 def reconstruction(
@@ -346,7 +354,7 @@ def _around_hole(
     return start, [scale, scale]
 
 
-def _sampling(
+def sampling(
     start: jax.Array, scale: jax.Array, count: int, length: int, *, reflect: bool
 ) -> jax.Array:
     """Returns weights `[B, count, length]` that resample one axis of a picture.

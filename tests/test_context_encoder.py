@@ -1,0 +1,532 @@
+"""Context Encoder: recorded numbers, and what the method promises."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxpaint import images, masks, methods, torch_file
+from jaxpaint.config import Compute, Optim
+from jaxpaint.convert import context_encoder as converter
+from jaxpaint.convert.coverage import leaves
+from jaxpaint.errors import InputError
+from jaxpaint.layers.channelwise_dense import ChannelwiseDense
+from jaxpaint.methods import context_encoder
+from jaxpaint.methods._context_encoder_networks import Discriminator, Generator
+
+# --- Parity with the recorded numbers of the reference implementations.
+
+
+def case(fixtures, name):
+    """Returns config, arrays, weights, and a function that compares one of them."""
+    folder = fixtures / name
+    meta = json.loads((folder / "meta.json").read_text())
+    with np.load(folder / "io.npz") as loaded:
+        arrays = dict(loaded)
+    weights = torch_file.load(fixtures / meta.get("weights_from", name) / "weights.pth")
+    tolerance = meta["tolerance"]
+    atol = tolerance["atol_per_array"]
+
+    def compare(key, result):
+        np.testing.assert_allclose(
+            np.asarray(result),
+            arrays[key],
+            atol=atol.get(key, atol.get("*")),
+            rtol=tolerance["rtol"],
+            err_msg=f"{name}: {key}",
+        )
+
+    return meta["config"], arrays, weights, compare
+
+
+def nhwc(x):
+    return jnp.asarray(np.asarray(x, np.float32).transpose(0, 2, 3, 1))
+
+
+def nchw(x):
+    return np.asarray(x).transpose(0, 3, 1, 2)
+
+
+def cases(fixtures, prefix):
+    found = sorted(path.name for path in fixtures.glob(f"{prefix}*"))
+    assert found, f"no case {prefix}*"
+    return found
+
+
+def train_output(network, variables, x):
+    return network.apply(variables, x, True, mutable=["batch_stats"])[0]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["center", "random"])
+def test_generator_parity(fixtures, kind):
+    for name in cases(fixtures, f"ce_generator_{kind}"):
+        config, arrays, weights, compare = case(fixtures, name)
+        converted = converter.convert(weights)
+        options = converted.options
+        assert options["whole_image"] == (kind == "random")
+        assert options["encoder_width"] == config["nef"]
+        assert options["decoder_width"] == config["ngf"]
+        assert options["bottleneck"] == config["nBottleneck"]
+        generator = Generator(
+            converted.image_size,
+            converted.image_size // (1 if options["whole_image"] else 2),
+            config["nef"],
+            config["ngf"],
+            config["nBottleneck"],
+            channelwise=False,
+        )
+        np.testing.assert_allclose(config["fill"], context_encoder.FILL, atol=1e-6)
+        x = nhwc(arrays["x"])
+        with jax.default_matmul_precision("highest"):
+            out, inside = generator.apply(
+                converted.params,
+                x,
+                False,
+                capture_intermediates=lambda module, _: module.name == "bottleneck",
+                mutable=["intermediates"],
+            )
+            compare("eval.out", nchw(out))
+            (bottleneck,) = inside["intermediates"]["bottleneck"]["__call__"]
+            compare("eval.bottleneck", nchw(bottleneck))
+            if "train.out" in arrays:
+                result = train_output(generator, converted.params, x)
+                compare("train.out", nchw(result))
+
+
+@pytest.mark.parity
+def test_discriminator_parity(fixtures):
+    for name in cases(fixtures, "ce_disc"):
+        config, arrays, weights, compare = case(fixtures, name)
+        variables = converter.discriminator(weights)
+        network = Discriminator(config["size"][0], config["ndf"])
+        x = nhwc(arrays["x"])
+        with jax.default_matmul_precision("highest"):
+            logits = network.apply(variables, x, False)[:, None, None, None]
+            compare("eval.logit", logits)
+            compare("eval.out", nn.sigmoid(logits))
+            train = train_output(network, variables, x)[:, None, None, None]
+            compare("train.out", nn.sigmoid(train))
+
+
+@pytest.mark.parity
+def test_channelwise_dense_parity(fixtures):
+    for name in cases(fixtures, "ce_channelwise_fc"):
+        _, arrays, weights, compare = case(fixtures, name)
+        params = {"params": {"kernel": weights["weight"], "bias": weights["bias"]}}
+        with jax.default_matmul_precision("highest"):
+            y = ChannelwiseDense().apply(params, nhwc(arrays["x"]))
+            compare("y", nchw(y))
+            mixed = y @ weights["mix.weight"][:, :, 0, 0].T
+            compare("mixed", nchw(mixed))
+
+
+@pytest.mark.parity
+def test_losses_parity(fixtures):
+    for name in cases(fixtures, "ce_losses"):
+        config, arrays, _, compare = case(fixtures, name)
+        fake, real = nhwc(arrays["fake"]), nhwc(arrays["real"])
+        weights = context_encoder.overlap_weights(
+            fake.shape[1], config["overlap"], config["overlap_weight"]
+        )
+        share = config["wtl2"]
+
+        def weighted(fake, real=real, weights=weights, share=share):
+            return share * context_encoder.reconstruction(fake, real, weights)
+
+        compare("weight_map", share * weights[0, :, :, 0])
+        rec, grad = jax.value_and_grad(weighted)(fake)
+        compare("rec_weighted", rec[None])
+        compare("grad_fake_rec", nchw(grad))
+        compare("rec_plain", context_encoder.reconstruction(fake, real)[None])
+        adv = context_encoder.cross_entropy(jnp.asarray(arrays["logit_fake"]), 1.0)
+        compare("adv", adv[None])
+        compare("total", (rec + (1 - share) * adv)[None])
+        image = nhwc(arrays["img"])
+        hole = context_encoder.center_hole(image.shape[1], config["overlap"])
+        compare("masked_input", nchw(context_encoder.masked(image, hole)))
+        border = (image.shape[1] - fake.shape[1]) // 2
+        pad = ((0, 0), (border, border), (border, border), (0, 0))
+        fill = jnp.pad(fake[: len(image)], pad)
+        compare("composite", nchw(images.compose(image, fill, hole)))
+
+
+@pytest.mark.parity
+def test_every_published_key_has_its_place(fixtures):
+    for name in cases(fixtures, "ce_keys_full"):
+        published = json.loads((fixtures / name / "keys_full.json").read_text())
+        for kind, listed in published.items():
+            # One number behind every shape: 71 million parameters cost nothing.
+            arrays = {
+                key: np.broadcast_to(np.float32(0), shape)
+                for key, shape in listed["keys"]
+            }
+            assert converter.recognizes(arrays), kind
+            if kind.startswith("PyTorch-GAN"):
+                with pytest.raises(InputError, match="PyTorch-GAN"):
+                    converter.convert(arrays)
+                continue
+            if "netlocalD" in kind:
+                params = converter.discriminator(arrays)
+            else:
+                params = converter.convert(arrays).params
+            count = sum(leaf.size for _, leaf in leaves(params["params"]))
+            assert count == listed["trainable_params"], kind
+            for missing in list(arrays)[:3]:
+                fewer = {k: v for k, v in arrays.items() if k != missing}
+                with pytest.raises(InputError):
+                    converter.convert(fewer)
+
+
+# --- Properties.
+
+SIZE = 16
+KEY = jax.random.key(3)
+SMALL = {
+    **{"image_size": SIZE, "encoder_width": 4, "decoder_width": 4},
+    **{"discriminator_width": 4, "bottleneck": 16, "overlap": 1},
+}
+
+
+def make(**options):
+    optim = options.pop("optim", Optim(lr=1e-3, b1=0.5))
+    return methods.make("context_encoder", **SMALL | options, optim=optim)
+
+
+def batch(size=4, kind="random_blocks"):
+    """Smooth pictures with a hole each."""
+    keys = jax.random.split(KEY, size + 1)
+    coarse = jax.random.uniform(keys[0], (size, 4, 4, 3), minval=-0.8, maxval=0.8)
+    image = jax.image.resize(coarse, (size, SIZE, SIZE, 3), "linear")
+    mask = jax.vmap(lambda key: masks.make(kind)((SIZE, SIZE), key))(keys[1:])
+    return {"image": image, "mask": mask}
+
+
+def stepped(options, data):
+    """Returns states before and after one step, and its metrics."""
+    method = make(**options)
+    state = jax.jit(method.init)(KEY, data)
+    return state, *jax.jit(method.train_step)(state, data, KEY)
+
+
+def variables(network):
+    return {"params": network.params, "batch_stats": network.stats}
+
+
+def generator(whole_image=False):
+    return Generator(SIZE, SIZE if whole_image else SIZE // 2, 4, 4, 16, False)
+
+
+def close(a, b, **tolerance):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(
+            np.asarray(x), np.asarray(y), **tolerance
+        ),
+        a,
+        b,
+    )
+
+
+def test_the_border_of_the_overlap_weighs_more():
+    weights = np.asarray(context_encoder.overlap_weights(8, 2, 10.0))[0, :, :, 0]
+    assert weights.shape == (8, 8)
+    assert (weights[2:6, 2:6] == 1).all()
+    assert weights.sum() == 16 + 10 * (64 - 16)
+
+
+def test_without_overlap_the_hole_is_that_of_the_center_masks():
+    hole = context_encoder.center_hole(64, 0)[0]
+    np.testing.assert_array_equal(hole, masks.make("center")((64, 64), KEY))
+    smaller = masks.make("boxes", count=(1, 1), side=(7 / 16,) * 2, margin=9 / 32)
+    hole = context_encoder.center_hole(128, 4)[0]
+    np.testing.assert_array_equal(hole, smaller((128, 128), KEY))
+
+
+def test_step_computes_the_losses_of_the_paper():
+    # The centre model: weighted squared error, and a discriminator that was updated
+    # before it judges.
+    data = batch()
+    before, after, metrics = stepped({}, data)
+    hole = context_encoder.center_hole(SIZE, 1)
+    context = context_encoder.masked(data["image"], hole)
+    real = data["image"][:, 4:12, 4:12]
+    fake = train_output(generator(), variables(before.generator), context)
+    weights = np.full((1, 8, 8, 1), 10.0, np.float32)
+    weights[:, 1:7, 1:7] = 1
+    rec = np.mean(weights * np.square(np.asarray(fake - real)))
+    judge = Discriminator(8, 4)
+    old, new = (
+        [
+            nn.sigmoid(train_output(judge, variables(state.discriminator), patch))
+            for patch in (real, fake)
+        ]
+        for state in (before, after)
+    )
+    disc = -np.mean(np.log(old[0])) - np.mean(np.log(1 - old[1]))
+    adv = -np.mean(np.log(new[1]))
+    wanted = {
+        "loss/rec": rec,
+        "loss/disc": disc,
+        "loss/adv": adv,
+        "loss/gen": 0.999 * rec + 0.001 * adv,
+    }
+    for name, value in wanted.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 10.0])
+def test_known_pixels_of_whole_images_have_their_weight(weight):
+    data = batch(3)
+    error = jax.random.uniform(KEY, (3, SIZE, SIZE, 1))
+    weights = context_encoder.hole_weights(data["mask"], weight)
+    loss = context_encoder.reconstruction(jnp.sqrt(error), 0.0, weights)
+    share = np.asarray(data["mask"] + weight * (1 - data["mask"]))
+    wanted = [np.average(e, weights=w) for e, w in zip(error, share, strict=True)]
+    np.testing.assert_allclose(loss, np.mean(wanted), rtol=1e-5)
+
+
+def test_known_pixels_of_whole_images_are_not_learned_by_default():
+    # Another truth at known pixels of the loss, the same input: no other gradient.
+    data = batch(2)
+    network = generator(True)
+    params = network.init(KEY, data["image"], False)
+    context = context_encoder.masked(data["image"], data["mask"])
+    weights = context_encoder.hole_weights(data["mask"], 0.0)
+
+    def loss(truth):
+        return context_encoder.reconstruction(
+            network.apply(params, context, False), truth, weights
+        )
+
+    grad = jax.grad(loss)(data["image"])
+    assert np.abs(np.where(data["mask"] > 0, 0, grad)).max() == 0
+    assert np.abs(grad).max() > 0
+
+
+def test_discriminator_sees_only_the_patch():
+    # A generator that always answers gray: its input cannot reach the discriminator.
+    data = batch(2)
+    around = jnp.where(context_encoder.center_hole(SIZE, 0) > 0, data["image"], 0.5)
+    inside = jnp.where(context_encoder.center_hole(SIZE, 0) > 0, 0.5, data["image"])
+    method = make()
+    state = jax.jit(method.init)(KEY, data)
+    params = dict(state.generator.params)
+    params["output"] = jax.tree.map(jnp.zeros_like, params["output"])
+    state = state._replace(generator=state.generator._replace(params=params))
+    step = jax.jit(method.train_step)
+    one, two, three = (
+        jax.tree.leaves(step(state, data | {"image": x}, KEY)[0].discriminator.params)
+        for x in (data["image"], around, inside)
+    )
+    close(one, two, atol=0)
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(one, three, strict=True))
+
+
+@pytest.mark.parametrize("whole_image", [False, True])
+def test_training_lowers_the_error_on_a_few_pictures(whole_image):
+    data = batch(4)
+    method = make(whole_image=whole_image, optim=Optim(lr=5e-4, b1=0.5, ema_decay=0.9))
+    state = jax.jit(method.init)(KEY, data)
+    first = state.average
+    step = jax.jit(method.train_step)
+    losses = []
+    for _ in range(40):
+        state, metrics = step(state, data, KEY)
+        if not losses:
+            # Decay of the first step: 1 / 10.
+            wanted = jax.tree.map(
+                lambda a, b: 0.1 * a + 0.9 * b, first, state.generator.variables()
+            )
+            close(method.eval_params(state), wanted, atol=1e-5)
+        losses.append(float(metrics["loss/rec"]))
+    assert losses[-1] < 0.3 * losses[0]
+    # What inference sees has learned as well.
+    fresh = method.load_params(
+        jax.jit(method.init)(KEY, data), method.eval_params(state)
+    )
+    hole = context_encoder.center_hole(SIZE, 1)
+    mask = data["mask"] if whole_image else jnp.broadcast_to(hole, data["mask"].shape)
+    inpaint = jax.jit(method.inpaint)
+    before, after, loaded = (
+        inpaint(params, data["image"], mask, KEY)
+        for params in (first, method.eval_params(state), method.eval_params(fresh))
+    )
+    error = [float(jnp.sum(jnp.abs(x - data["image"]))) for x in (before, after)]
+    assert error[1] < 0.6 * error[0]
+    np.testing.assert_array_equal(after, loaded)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optim": Optim(b1=0.5, microbatches=2)},
+        {"compute": Compute(remat=True)},
+        {"compute": Compute(dtype="bfloat16")},
+    ],
+    ids=["microbatches", "remat", "bfloat16"],
+)
+def test_cheaper_steps_are_the_same_step(options):
+    # Both halves (every second picture) hold the same pictures: equal batch statistics.
+    half = batch(2, "random_region")
+    data = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), half)
+    plain = {"whole_image": True, "optim": Optim(b1=0.5)}
+    rtol = 5e-2 if "bfloat16" in str(options) else 1e-4
+    _, after, metrics = stepped(plain | options, data)
+    close(metrics, stepped(plain, data)[2], rtol=rtol)
+    for x in jax.tree.leaves((after.generator, metrics)):
+        assert x.dtype in (jnp.float32, jnp.int32)
+
+
+def test_one_mask_may_serve_the_batch():
+    data = batch(4)
+    same = data | {"mask": jnp.broadcast_to(data["mask"][:1], data["mask"].shape)}
+    method = make(whole_image=True, shared_mask=True)
+    step = jax.jit(method.train_step)
+    state = jax.jit(method.init)(KEY, data)
+    close(step(state, data, KEY)[1], step(state, same, KEY)[1], rtol=1e-6)
+
+
+# --- Inference.
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["center", "whole image"])
+def model(request):
+    """Method, network, random weights with lively statistics, compiled inference."""
+    method = make(whole_image=request.param)
+    network = generator(request.param)
+    shape = (2, SIZE, SIZE, 3)
+    params = network.init(KEY, jnp.zeros(shape), False)
+    x = jax.random.normal(KEY, shape)
+    for _ in range(20):
+        stats = network.apply(params, x, True, mutable=["batch_stats"])[1]
+        params = params | stats
+    return request.param, network, params, jax.jit(method.inpaint)
+
+
+def test_training_geometry_gives_the_answer_of_the_network(model):
+    whole_image, network, params, inpaint = model
+    data = batch(2)
+    hole = context_encoder.center_hole(SIZE, 1)
+    mask = data["mask"] if whole_image else jnp.broadcast_to(hole, data["mask"].shape)
+    fill = network.apply(params, context_encoder.masked(data["image"], mask), False)
+    if not whole_image:
+        fill = jnp.pad(fill, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    wanted = jnp.where(mask > 0, fill, data["image"])
+    result = inpaint(params, data["image"], mask, KEY)
+    np.testing.assert_allclose(result, wanted, atol=1e-5)
+    assert float(jnp.abs(jnp.where(mask > 0, fill, 0)).max()) > 0.1
+
+
+def test_a_hole_elsewhere_is_brought_to_the_center(model):
+    whole_image, _, params, inpaint = model
+    if whole_image:
+        pytest.skip("the model for whole images looks at all of them")
+    cut = batch(1)["image"]
+    hole = context_encoder.center_hole(SIZE, 1)
+    wanted = inpaint(params, cut, hole, KEY)
+    around = ((0, 0), (5, 11), (20, 4), (0, 0))
+    photo = jnp.pad(cut, around, constant_values=0.3)
+    result = inpaint(params, photo, jnp.pad(hole, around), KEY)
+    np.testing.assert_allclose(result[:, 5:21, 20:36], wanted, atol=1e-5)
+
+
+def test_twice_as_large_a_picture_has_nearly_the_same_fill(model):
+    whole_image, _, params, inpaint = model
+    rows = jnp.linspace(-0.5, 0.5, 2 * SIZE)
+    large = jnp.broadcast_to(
+        rows[None, :, None, None] + 0.3 * rows[None, None, :, None],
+        (1, 2 * SIZE, 2 * SIZE, 3),
+    )
+    small = jax.image.resize(large, (1, SIZE, SIZE, 3), "linear")
+    hole = context_encoder.center_hole(SIZE, 1)
+    wide = jnp.repeat(jnp.repeat(hole, 2, 1), 2, 2)
+    fine = inpaint(params, large, wide, KEY)
+    shrunk = fine.reshape(1, SIZE, 2, SIZE, 2, 3).mean((2, 4))
+    coarse = inpaint(params, small, hole, KEY)
+    known = jnp.where(hole > 0, 0, 1)
+    assert float(jnp.abs((shrunk - small) * known).max()) < 0.02
+    # The fill of random weights is noise; its mean over 2 x 2 pixels stays.
+    difference = jnp.abs(shrunk - coarse)
+    assert float(difference.mean()) < 0.3 * float(jnp.abs(coarse - small).mean())
+    del whole_image
+
+
+def test_resampling_keeps_a_slope_and_mirrors_outside():
+    ramp = jnp.arange(20.0)
+    for start, scale in [(0.0, 1.0), (3.5, 0.5), (4.0, 2.5)]:
+        weights = context_encoder.sampling(
+            jnp.array([start]), jnp.array([scale]), 4, 20, reflect=True
+        )
+        middles = start + (np.arange(4) + 0.5) * scale - 0.5
+        np.testing.assert_allclose((weights @ ramp)[0], middles, atol=1e-5)
+    weights = context_encoder.sampling(
+        jnp.array([-2.0]), jnp.array([1.0]), 24, 20, reflect=True
+    )
+    mirrored = np.pad(np.asarray(ramp), 2, "symmetric")
+    np.testing.assert_array_equal((weights @ ramp)[0], mirrored)
+
+
+def test_gray_pictures_are_filled(model):
+    _, _, params, inpaint = model
+    gray = batch(1)["image"][..., :1]
+    mask = context_encoder.center_hole(SIZE, 1)
+    color = inpaint(params, jnp.repeat(gray, 3, axis=-1), mask, KEY)
+    result = inpaint(params, gray, mask, KEY)
+    assert result.shape == gray.shape
+    np.testing.assert_allclose(result, color.mean(-1, keepdims=True), atol=1e-5)
+
+
+# --- Input that does not fit.
+
+
+def test_channelwise_layer_fits_in_place_of_the_bottleneck():
+    data = batch(2)
+    before, after, metrics = stepped({"channelwise": True}, data)
+    dense = before.generator.params["dense"]
+    assert dense["kernel"].shape == (32, 16, 16)
+    assert "bottleneck" not in before.generator.params
+    assert np.isfinite(metrics["loss/gen"])
+    moved = np.abs(after.generator.params["dense"]["kernel"] - dense["kernel"])
+    assert moved.max() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"image_size": 48}, "image_size is 48"),
+        ({"image_size": 8}, "image_size is 8"),
+        ({"overlap": 4}, "overlap is 4"),
+        ({"adversarial_weight": 1.0}, "adversarial_weight"),
+        ({"known_weight": -1.0}, "known_weight"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        make(**options)
+
+
+def test_pictures_of_another_size_are_refused_in_training():
+    method = make()
+    data = batch(2)
+    state = jax.eval_shape(method.init, KEY, data)
+    larger = {name: jnp.zeros((2, 32, 32, x.shape[-1])) for name, x in data.items()}
+    for run in (
+        lambda: method.init(KEY, larger),
+        lambda: jax.eval_shape(method.train_step, state, larger, KEY),
+        lambda: method.init(KEY, data | {"mask": data["mask"][:, :8]}),
+    ):
+        with pytest.raises(InputError, match="want"):
+            run()
+
+
+def test_discriminator_files_are_told_apart():
+    arrays = {
+        "main.0.weight": np.zeros((2, 3, 4, 4), np.float32),
+        "main.2.weight": np.zeros((1, 2, 4, 4), np.float32),
+    }
+    assert converter.recognizes(arrays)
+    with pytest.raises(InputError, match="discriminator"):
+        converter.convert(arrays)
