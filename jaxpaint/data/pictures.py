@@ -79,9 +79,8 @@ class Pictures:
         )
         if bad > max(1, count / 100):
             raise InputError(
-                f"{bad} of {count} pictures cannot be read, the last one is "
-                f"{self._source.name(index)}; mend or remove them (at most 1 % may be "
-                "bad)"
+                f"{bad} of {count} pictures cannot be read, want at most 1 %; mend or "
+                f"remove them; the last one: {error}"
             ) from error
 
 
