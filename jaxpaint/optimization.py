@@ -91,7 +91,13 @@ def gradients(
     takes every `microbatches`-th row, so that a batch sharded over devices stays where
     it is. Every mean over the batch must have equal weight per row.
     """
-    differentiate = jax.value_and_grad(loss, has_aux=True)
+
+    def of_whole(
+        params: Params, *rest: Any
+    ) -> tuple[jax.Array, tuple[Params, Metrics]]:
+        return loss(gathered(params), *rest)
+
+    differentiate = jax.value_and_grad(of_whole, has_aux=True)
     if microbatches == 1:
         (_, (stats, metrics)), grads = differentiate(
             network.params, network.stats, batch, key
@@ -118,6 +124,18 @@ def gradients(
     (stats, total, metrics), _ = jax.lax.scan(add, start, (parts, keys))
     grads, metrics = jax.tree.map(lambda x: x / microbatches, (total, metrics))
     return grads, stats, metrics
+
+
+def gathered(params: Params) -> Params:
+    """Returns parameters that may be cut over devices as whole ones on each.
+
+    Otherwise the compiler might cut activations along channels instead, which moves
+    them between devices, over and over. Gradients take the way back. `gradients` does
+    this for its network; a loss that looks at another network does it for that.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return params
+    return jax.lax.with_sharding_constraint(params, jax.sharding.PartitionSpec())
 
 
 def update(

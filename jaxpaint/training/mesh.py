@@ -6,6 +6,7 @@ JAX in maintenance mode only.) Rows of a batch are spread over both axes; `fsdp`
 cuts parameters and optimizer state.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -19,28 +20,33 @@ from jaxpaint.errors import InputError
 DATA, FSDP = "data", "fsdp"
 
 
-def make(fsdp: int, batch_sizes: Sequence[int]) -> jax.sharding.Mesh:
-    """Returns the mesh `(data, fsdp)` of all devices of all processes.
+def make(
+    fsdp: int, batch_sizes: Sequence[int], devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+    """Returns the mesh `(data, fsdp)` of `devices`, by default all of all processes.
 
     Raises:
       InputError: `fsdp` does not divide the number of devices, or they do not divide
         one of the `batch_sizes`.
     """
-    devices = jax.device_count()
-    if devices % fsdp:
+    count = len(devices or jax.devices())
+    if count % fsdp:
         raise InputError(
-            f"mesh.fsdp is {fsdp}, which does not divide the {devices} devices"
+            f"mesh.fsdp is {fsdp}, which does not divide the {count} devices"
         )
     for size in batch_sizes:
-        if size % devices:
+        if size % count:
             raise InputError(
-                f"a batch of {size} cannot be spread over {devices} devices; want a "
-                f"multiple, such as {-(-size // devices) * devices}"
+                f"a batch of {size} cannot be spread over {count} devices; want a "
+                f"multiple, such as {-(-size // count) * count}"
             )
     # Auto axes: with Explicit ones, the default, a scan that starts from fresh noise
     # fails because its carry changes sharding.
     return jax.make_mesh(
-        (devices // fsdp, fsdp), (DATA, FSDP), axis_types=(AxisType.Auto,) * 2
+        (count // fsdp, fsdp),
+        (DATA, FSDP),
+        axis_types=(AxisType.Auto,) * 2,
+        devices=devices,
     )
 
 
@@ -83,7 +89,13 @@ def of_state(
     return jax.tree_util.tree_map_with_path(sharding, state)
 
 
+SMALL = 1024
+"""Leaves with fewer elements stay whole: cutting them saves nothing."""
+
+
 def _longest_axis(shape: tuple[int, ...], parts: int) -> tuple[str | None, ...]:
+    if math.prod(shape) < SMALL:
+        return ()
     sizes = [size if size % parts == 0 else 0 for size in shape]
     if parts == 1 or not any(sizes):
         return ()

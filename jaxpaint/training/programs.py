@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -64,8 +65,8 @@ def method_of(config: Config) -> Method:
     )
 
 
-def build(config: Config) -> Program:
-    """Returns the programs of a run.
+def build(config: Config, devices: Sequence[jax.Device] | None = None) -> Program:
+    """Returns the programs of a run on `devices`, by default all there are.
 
     Raises:
       InputError: a configuration that cannot be run.
@@ -78,7 +79,7 @@ def build(config: Config) -> Program:
     sizes = [data.batch_size // config.optim.microbatches]
     if data.validation and config.eval.every:
         sizes.append(config.eval.batch_size)
-    mesh = meshes.make(config.mesh.fsdp, sizes)
+    mesh = meshes.make(config.mesh.fsdp, sizes, devices)
     side, size = data.load_size or data.image_size, data.image_size
     images = jax.ShapeDtypeStruct(
         (data.batch_size, side, side, 3), jnp.uint8, sharding=meshes.over_batch(mesh)
@@ -105,7 +106,8 @@ def build(config: Config) -> Program:
     everywhere = meshes.replicated(mesh)
 
     def advance(state: steps.TrainState, tally: steps.Tally, images: jax.Array):
-        state, metrics = step(state, images)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            state, metrics = step(state, images)
         return state, steps.add(tally, metrics, state.step), state.step
 
     def all_finite(state: steps.TrainState) -> jax.Array:
