@@ -93,11 +93,14 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     ours.write(tmp_path / "b", dict(reversed(many().items())), METADATA)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     header = header_of(tmp_path / "a")
+    assert int.from_bytes((tmp_path / "a").read_bytes()[:8], "little") % 8 == 0
     for name, array in many().items():
         assert header[name]["data_offsets"][0] % array.dtype.itemsize == 0
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.safetensors"
     ours.write(path, {"x": np.ones(2, np.float32)})
     before = path.read_bytes()
@@ -105,6 +108,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ours.write(path, {"x": np.ones(2, np.complex128)})
     with pytest.raises(InputError, match="cannot be written"):
         ours.write(tmp_path / "none" / "a", {"x": np.ones(2, np.float32)})
+
+    def full_disk(array: np.ndarray) -> np.ndarray:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "ascontiguousarray", full_disk)
+    with pytest.raises(
+        InputError, match=r"cannot be written \(No space left on device"
+    ):
+        ours.write(path, {"x": np.zeros(2, np.float32)})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
@@ -130,7 +142,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ({"x": entry([2**40, 2**40], 0, 4)}, 4),
         ({"__metadata__": {"step": 3}}, 0),
         ({"__metadata__": []}, 0),
-        (b'{"x": 1, "x": 2}', 0),
+        (
+            b'{"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},'
+            b' "x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}',
+            1,
+        ),
+        ({"x": entry([-1, -1], 0, 4)}, 4),
     ],
 )
 def test_damage_is_one_clear_line(header: object, size: int, tmp_path: Path) -> None:

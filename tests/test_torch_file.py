@@ -157,7 +157,9 @@ def test_compressed_entries(tmp_path: Path) -> None:
         lambda name, data: data,
         compression=zipfile.ZIP_DEFLATED,
     )
-    check_equal(torch_file.load(path), expected_views())
+    views = torch_file.load(path)
+    check_equal(views, expected_views())
+    assert np.shares_memory(views["base"], views["transposed"])
 
 
 def test_files_of_big_endian_machines(tmp_path: Path) -> None:
