@@ -71,7 +71,9 @@ def test_an_epoch_holds_each_index_once():
 
 def test_epochs_and_seeds_have_orders_of_their_own():
     drawn = {
-        tuple(order.permutation(37, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)
+        tuple(order.indices(range(37 * epoch, 37 * epoch + 37), 37, seed))
+        for seed in (0, 1)
+        for epoch in (0, 1)
     }
     assert len(drawn) == 4
 
@@ -155,7 +157,7 @@ def test_cache_keeps_what_fits_and_throws_nothing_out():
     pictures = Pictures(source, 8, cache_bytes=8 * 12 * 3 + 8 * 13 * 3)
     for _ in range(3):
         for index in range(4):
-            pictures.read(index)
+            assert pictures.read(index)[0, 0, 0] == index
     assert [source.reads.count(index) for index in range(4)] == [1, 1, 3, 3]
 
 

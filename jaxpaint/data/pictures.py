@@ -87,7 +87,7 @@ class Pictures:
 def scale(pixels: np.ndarray, side: int) -> np.ndarray:
     """Returns uint8 pixels `[H, W, 3]` with the short side scaled to `side`.
 
-    Downscaling is antialiased (Lanczos after a box filter that leaves twice the size);
+    Downscaling is antialiased (bicubic after a box filter that leaves twice the size);
     a picture whose short side is `side` comes back as it is.
     """
     height, width = pixels.shape[:2]
@@ -101,4 +101,4 @@ def scale(pixels: np.ndarray, side: int) -> np.ndarray:
         return np.ascontiguousarray(pixels)
     size = round(width * side / short), round(height * side / short)
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
