@@ -181,6 +181,11 @@ def test_files_without_arrays(loaded: object) -> None:
         convert.state_dict(loaded)
 
 
+def test_other_things_among_arrays_are_refused() -> None:
+    with pytest.raises(InputError, match="'note' is of type str among arrays"):
+        convert.state_dict(arrays() | {"note": "text"})
+
+
 def test_within_takes_one_network_out() -> None:
     found = {"generator.a": np.ones(1), "disc.a": np.zeros(1), "generator": np.ones(2)}
     assert list(convert.within(found, "generator.")) == ["a"]

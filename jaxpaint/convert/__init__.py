@@ -85,7 +85,7 @@ def state_dict(loaded: Any) -> dict[str, np.ndarray]:
     unwrapped, and `module.` is removed where every name begins with it.
 
     Raises:
-      InputError: no arrays.
+      InputError: no arrays, or something else beside them.
     """
     while isinstance(loaded, dict):
         inner = [loaded[n] for n in _CONTAINERS if isinstance(loaded.get(n), dict)]
@@ -103,6 +103,12 @@ def state_dict(loaded: Any) -> dict[str, np.ndarray]:
             f"want arrays by name, or a dict that has them under {_CONTAINERS[0]}"
         )
     arrays = {str(key): value for key, value in loaded.items()}
+    for key, value in arrays.items():
+        if not isinstance(value, np.ndarray):
+            raise InputError(
+                f"'{key}' is of type {type(value).__name__} among arrays by name; save "
+                "the state dict alone"
+            )
     parallel = all(key.startswith("module.") for key in arrays)
     return within(arrays, "module.") if parallel else arrays
 
