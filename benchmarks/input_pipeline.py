@@ -7,7 +7,8 @@ Batches are taken from the loader as fast as it gives them. "Files" decodes ever
 picture from its file (which the operating system may hold in memory), "array_record"
 from a set that is prepared from the folder for this run, "memory" takes the decoded
 pictures that the loader keeps. Pictures are scaled and cut to squares; crops, mirroring
-and masks are part of the step.
+and masks are part of the step. In brackets: milliseconds of one core that a picture
+takes, which other programs on the machine hardly change.
 """
 
 import argparse
@@ -89,24 +90,31 @@ def print_table(
                 measure(records, plain, args.seconds),
                 measure(files, kept, args.seconds, warm=True),
             ]
-            cells = [str(size), str(workers), *(f"{rate:,.0f}" for rate in rates)]
+            cells = [str(size), str(workers)]
+            cells += [f"{rate:,.0f} ({cost:.2g})" for rate, cost in rates]
             if consumes:
-                cells += [f"{rates[0] / consumes:.1f}", f"{rates[2] / consumes:.1f}"]
+                cells += [f"{rates[i][0] / consumes:.1f}" for i in (0, 2)]
             print("| " + " | ".join(cells) + " |", flush=True)
     if consumes:
         print(f"\nThe step consumes {consumes:.1f} images/s.")
 
 
-def measure(source: Source, data: Data, seconds: float, warm: bool = False) -> float:
-    """Returns images/s; `warm`: after an epoch that fills the memory."""
+def measure(
+    source: Source, data: Data, seconds: float, warm: bool = False
+) -> tuple[float, float]:
+    """Returns images/s and milliseconds of a core for each image.
+
+    With `warm`, after an epoch that fills the memory.
+    """
     with contextlib.closing(batches(source, data, seed=0)) as stream:
         for _ in range(2 * len(source) // data.batch_size + 1 if warm else 4):
             next(stream)
-        count, start = 0, time.perf_counter()
+        count, start, cpu = 0, time.perf_counter(), time.process_time()
         while time.perf_counter() - start < seconds:
             next(stream)
             count += data.batch_size
-        return count / (time.perf_counter() - start)
+        elapsed, cpu = time.perf_counter() - start, time.process_time() - cpu
+        return count / elapsed, 1e3 * cpu / count
 
 
 def read_consumption(text: str) -> float:
