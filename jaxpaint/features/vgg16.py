@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from flax import linen as nn
 
 from jaxpaint import convert, torch_file
 from jaxpaint.convert import coverage
@@ -63,13 +63,6 @@ def pools(params: Params, x: jax.Array, dtype: Any = jnp.float32) -> list[jax.Ar
             layer = params[f"conv{number}"]
             x = convolve(x, layer["kernel"].astype(dtype), padding=1)
             x = jax.nn.relu(x + layer["bias"].astype(dtype)[None, None, None])
-        x = lax.reduce_window(
-            x,
-            jnp.asarray(-jnp.inf, dtype),
-            lax.max,
-            (1, 2, 2, 1),
-            (1, 2, 2, 1),
-            "VALID",
-        )
+        x = nn.max_pool(x, (2, 2), (2, 2))
         found.append(x)
     return found

@@ -1,10 +1,12 @@
 """Partial convolution (Liu et al. 2018, equations 1 and 2)."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -70,29 +72,45 @@ class PartialConv(nn.Module):
             padding=self.padding,
             dilation=self.dilation,
         )
-        counts = self._window_sum(
-            sum(
-                mask * x.shape[-1] for x, mask in zip(inputs, known, strict=True)
-            )  # one map for all channels of all tensors
+        # One map serves the channels of all tensors.
+        weights = [mask * x.shape[-1] for x, mask in zip(inputs, known, strict=True)]
+        ratio, seen = renormalization(
+            functools.reduce(jnp.add, weights),
+            size * size * channels if self.window_scale else 1,
+            kernel_size=size,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
         )
-        seen = counts > 0
-        area = size * size * channels if self.window_scale else 1
-        ratio = jnp.where(seen, area / jnp.maximum(counts, 1), 0)
         y = y * ratio.astype(self.dtype)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,))
             y = y + jnp.where(seen, bias.astype(self.dtype)[None, None, None], 0)
         return y, seen.astype(jnp.float32)
 
-    def _window_sum(self, weights: jax.Array) -> jax.Array:
-        """Returns sums of whole numbers in float32, where they are exact."""
-        pad, step, spread = self.padding, self.stride, self.dilation
-        return lax.reduce_window(
-            weights,
-            jnp.float32(0),
-            lax.add,
-            (1, self.kernel_size, self.kernel_size, 1),
-            (1, step, step, 1),
-            ((0, 0), (pad, pad), (pad, pad), (0, 0)),
-            window_dilation=(1, spread, spread, 1),
-        )
+
+def renormalization(
+    count: jax.Array,
+    area: int,
+    *,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns `area / S`, 0 where `S` is, and where `S` is not; both `[B, H', W', 1]`.
+
+    `S` is the window sum of `count` `[B, H, W, 1]`, known entries of each pixel: whole
+    numbers, whose sums are exact in float32.
+    """
+    total = lax.reduce_window(
+        count.astype(jnp.float32),
+        np.float32(0),
+        lax.add,
+        (1, kernel_size, kernel_size, 1),
+        (1, stride, stride, 1),
+        ((0, 0), (padding, padding), (padding, padding), (0, 0)),
+        window_dilation=(1, dilation, dilation, 1),
+    )
+    seen = total > 0
+    return jnp.where(seen, area / jnp.maximum(total, 1), 0), seen

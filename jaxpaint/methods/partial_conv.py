@@ -1,24 +1,20 @@
 """Partial Convolutions: a U-Net that looks at known pixels only (Liu et al. 2018)."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from jaxpaint import features as feature_networks
 from jaxpaint import images, losses, optimization
 from jaxpaint.config import Compute, Optim
 from jaxpaint.errors import InputError
 from jaxpaint.features import imagenet
-from jaxpaint.layers.batch_norm import BatchNorm
-from jaxpaint.layers.partial_conv import PartialConv
+from jaxpaint.methods._partial_conv_unet import UNet
 from jaxpaint.types import Batch, Method, Metrics, Params, Window
-
-_SLOPE = 0.2
 
 
 class State(NamedTuple):
@@ -79,6 +75,7 @@ def make(
       InputError: an option out of its range; from `train_step`: no feature network.
     """
     _check(levels, width, max_width)
+    dtype = jnp.dtype(compute.dtype)
     extractor = feature_networks.find(features) if features else None
     unet = UNet(
         levels=levels,
@@ -87,7 +84,7 @@ def make(
         first_bias=first_bias,
         window_scale=window_scale,
         freeze_encoder_norm=freeze_encoder_norm,
-        dtype=jnp.dtype(compute.dtype),
+        dtype=dtype,
         remat=compute.remat,
     )
     transformation = optimization.optimizer(optim)
@@ -113,11 +110,16 @@ def make(
             output = imagenet.restore(output)
         return (output, *stats)
 
+    def first_average(network: optimization.Network) -> Params:
+        # A copy: a training step gives the memory of both away.
+        started = network.variables() if optim.ema_decay > 0 else {}
+        return jax.tree.map(jnp.copy, started)
+
     def init(key: jax.Array, batch: Batch) -> State:
         image, mask = batch["image"][:1], batch["mask"][:1]
         variables = unet.init(key, image, 1 - mask, train=False)
-        network = optimization.begin(variables, transformation)
-        average = network.variables() if optim.ema_decay > 0 else {}
+        network = optimization.begin(dict(variables), transformation)
+        average = first_average(network)
         frozen = extractor.read(features) if extractor else {}
         return State(jnp.zeros((), jnp.int32), network, average, frozen)
 
@@ -128,6 +130,11 @@ def make(
                 "features=PATH (VGG16 of torchvision, .pth), or perceptual=0 style=0"
             )
 
+        maps = None
+        if extractor is not None:
+            frozen = optimization.gathered(state.features)
+            maps = functools.partial(extractor.maps, frozen, dtype=dtype)
+
         def loss(params: Params, stats: Params, batch: Batch, key: jax.Array):
             variables = optimization.Network(params, stats, None).variables()
             output, changed = run(
@@ -137,15 +144,10 @@ def make(
                 train=True,
                 mutable=["batch_stats"],
             )
-            maps = (
-                functools.partial(
-                    extractor.maps, state.features, dtype=jnp.dtype(compute.dtype)
-                )
-                if extractor
-                else None
-            )
             terms = _terms(output, batch["image"], batch["mask"], weights, maps)
-            total = sum(weights[name] * value for name, value in terms.items())
+            total = jnp.float32(0)
+            for name, value in terms.items():
+                total += weights[name] * value
             metrics = {f"loss/{name}": value for name, value in terms.items()}
             stats = changed.get("batch_stats", {})
             return total, (stats, {"loss/total": total, **metrics})
@@ -167,7 +169,7 @@ def make(
 
     def load_params(state: State, params: Params) -> State:
         network = optimization.begin(params, transformation)
-        average = network.variables() if optim.ema_decay > 0 else {}
+        average = first_average(network)
         return state._replace(network=network, average=average)
 
     def inpaint(
@@ -185,116 +187,12 @@ def make(
     return Method(init, train_step, eval_params, inpaint, window, load_params)
 
 
-class UNet(nn.Module):
-    """The network of Liu et al. (2018), section 3.2 and table 1 of its supplement."""
-
-    levels: int
-    width: int
-    max_width: int
-    first_bias: bool = False
-    window_scale: bool = True
-    freeze_encoder_norm: bool = False
-    dtype: Any = jnp.float32
-    remat: bool = False
-
-    @nn.compact
-    def __call__(
-        self, image: jax.Array, known: jax.Array, *, train: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """Maps `[B, H, W, C]` and its mask, **1 = known**, to an image and its mask.
-
-        Sides need not be multiples of `2 ** levels`: those of the encoder are rounded
-        up, and the decoder crops to them. Where the new mask is 0, the image is.
-        """
-        block = nn.remat(Block) if self.remat else Block
-        block = functools.partial(
-            block, window_scale=self.window_scale, dtype=self.dtype
-        )
-        channels = image.shape[-1]
-        tensors, outputs = [(image, known)], [channels]
-        for level in range(1, self.levels + 1):
-            first = level == 1
-            outputs.append(min(self.width * 2 ** (level - 1), self.max_width))
-            encode = block(
-                features=outputs[-1],
-                kernel_size=7 if first else 5 if level <= 3 else 3,
-                stride=2,
-                use_bias=first and self.first_bias,
-                norm=not first,
-                use_statistics=train and not self.freeze_encoder_norm,
-                slope=0.0,
-                name=f"enc{level}",
-            )
-            x, mask = tensors[-1]
-            tensors.append(encode([x], [mask]))
-        x, mask = tensors.pop()
-        for level in range(self.levels, 0, -1):
-            last = level == 1
-            decode = block(
-                features=outputs[level - 1],
-                kernel_size=3,
-                use_bias=last,
-                norm=not last,
-                use_statistics=train,
-                slope=1.0 if last else _SLOPE,
-                name=f"dec{level}",
-            )
-            skip, skip_mask = tensors.pop()
-            size = skip.shape[1:3]
-            x, mask = _upsample(x, size), _upsample(mask, size)
-            x, mask = decode([x, skip], [mask, skip_mask])
-        return x, mask
-
-
-class Block(nn.Module):
-    """Partial convolution, batch norm and leaky ReLU."""
-
-    features: int
-    kernel_size: int
-    stride: int = 1
-    use_bias: bool = False
-    norm: bool = True
-    use_statistics: bool = False
-    """Whether the norm takes, and records, the statistics of the batch."""
-    slope: float = 0.0
-    """Of the activation for negative values; 1: no activation."""
-    window_scale: bool = True
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, inputs: Sequence[jax.Array], known: Sequence[jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        """Maps tensors and their masks to one; see `PartialConv`."""
-        x, mask = PartialConv(
-            self.features,
-            self.kernel_size,
-            self.stride,
-            self.kernel_size // 2,
-            use_bias=self.use_bias,
-            window_scale=self.window_scale,
-            dtype=self.dtype,
-            name="conv",
-        )(inputs, known)
-        if self.norm:
-            x = BatchNorm(dtype=self.dtype, name="norm")(x, train=self.use_statistics)
-        if self.slope != 1:
-            x = nn.leaky_relu(x, self.slope)
-        return x, mask
-
-
-def _upsample(x: jax.Array, size: Sequence[int]) -> jax.Array:
-    """Returns every pixel twice along both axes, cropped to `size`."""
-    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-    return x[:, : size[0], : size[1]]
-
-
 def _terms(
     output: jax.Array,
     truth: jax.Array,
     mask: jax.Array,
     weights: dict[str, float],
-    maps: Any,
+    maps: Callable[[jax.Array], list[jax.Array]] | None,
 ) -> Metrics:
     """Returns the loss terms that have a weight; Liu et al. (2018), section 3.3."""
     composite = images.compose(truth, output, mask)
@@ -303,13 +201,13 @@ def _terms(
         terms["valid"] = losses.masked_l1(output, truth, 1 - mask)
     if weights["hole"]:
         terms["hole"] = losses.masked_l1(output, truth, mask)
-    if weights["perceptual"] or weights["style"]:
+    if maps is not None and (weights["perceptual"] or weights["style"]):
         want = jax.lax.stop_gradient(maps(truth))
         got = [maps(output), maps(composite)]
         for name in ("perceptual", "style"):
             if weights[name]:
                 compare = getattr(losses, name)
-                terms[name] = sum(compare(x, want) for x in got)
+                terms[name] = compare(got[0], want) + compare(got[1], want)
     if weights["tv"]:
         terms["tv"] = losses.total_variation(composite, losses.dilate(mask))
     return terms
