@@ -228,3 +228,16 @@ def test_every_converter_is_of_a_method() -> None:
 
 def test_templates_cost_nothing() -> None:
     assert convert.template("harmonic", {}, 2**20) == {}
+
+
+@pytest.mark.parity
+def test_recorded_networks_are_converted_or_refused_in_one_line(fixtures: Path) -> None:
+    converted = set()
+    for path in sorted(fixtures.glob("*/weights.pth")):
+        try:
+            converted.add(convert.convert(path).method)
+        except InputError as error:
+            message = str(error)
+            assert message.startswith(f"{path}: "), message
+            assert "\n" not in message
+    assert converted == set(convert.names())
