@@ -204,7 +204,14 @@ def test_errors_of_threads_reach_the_consumer_and_threads_end():
 
 
 @pytest.mark.parametrize(
-    "change", [{"image_size": 0}, {"batch_size": 0}, {"workers": -1}, {"cache_mb": -1}]
+    "change",
+    [
+        {"image_size": 0},
+        {"batch_size": 0},
+        {"workers": -1},
+        {"cache_mb": -1},
+        {"prefetch": 0},
+    ],
 )
 def test_senseless_settings_are_refused(change):
     data = Data(**{"image_size": 8, **change})

@@ -1,7 +1,6 @@
 """Batches of square pictures on the host, decoded by threads ahead of time."""
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ import numpy as np
 
 from jaxpaint.config import Data
 from jaxpaint.data import order
+from jaxpaint.data.cores import default_threads
 from jaxpaint.data.pictures import Pictures
 from jaxpaint.data.sources import Source
 from jaxpaint.errors import InputError
@@ -45,11 +45,12 @@ def batches(
         ("batch_size", data.batch_size, 1),
         ("workers", data.workers, 0),
         ("cache_mb", data.cache_mb, 0),
+        ("prefetch", data.prefetch, 1),
     ]:
         if value < least:
             raise InputError(f"data.{name} is {value}; want at least {least}")
     rows = len(order.positions(0, data.batch_size, process_index, process_count))
-    workers = data.workers or min(16, os.cpu_count() or 1)
+    workers = data.workers or default_threads()
     pictures = Pictures(source, side, data.cache_mb * 2**20)
 
     def fill(batch: np.ndarray, where: range, chosen: list[int], first: int) -> None:

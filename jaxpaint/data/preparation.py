@@ -5,7 +5,6 @@ of tensorflow-datasets need TensorFlow, or packages that they do not declare.
 """
 
 import io
-import os
 import secrets
 import shutil
 from collections import deque
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from jaxpaint.data.cores import default_threads
 from jaxpaint.data.folder import find_pictures
 from jaxpaint.errors import InputError
 from jaxpaint.files import FORMATS, read_rgb
@@ -240,7 +240,7 @@ def _contents(
     folder: Path, paths: Iterable[str], max_side: int
 ) -> Iterator[bytes | InputError]:
     """Returns what to store of each picture, or why it cannot be read, in order."""
-    workers = min(16, os.cpu_count() or 1)
+    workers = default_threads()
     waiting = deque()
     pool = ThreadPoolExecutor(workers)
     try:

@@ -109,14 +109,14 @@ def _builder(name: str, tfds_dir: str) -> Any:
             return tfds.builder_from_directory(where)
         except Exception as error:
             raise InputError(f"{where} is no prepared set ({_first(error)})") from error
-    place = Path(tfds_dir or constants.DATA_DIR).expanduser()
+    place = tfds.core.Path(tfds_dir or constants.DATA_DIR).expanduser()
     try:
         # Not `tfds.builder`: that asks a server about sets that are not there.
         return read_only_builder.builder_from_files(name, data_dir=str(place))
     except Exception as error:
         there = sorted(
             str(path.parent.relative_to(place))
-            for path in place.glob("**/features.json")
+            for path in Path(place).glob("**/features.json")
         )
         raise InputError(
             f"tfds:{name} is not prepared in {place} (there: "
