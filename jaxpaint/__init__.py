@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from jaxpaint.methods import make, names
     from jaxpaint.nearest_neighbors import nearest_neighbor_field
     from jaxpaint.types import Method, Window
+    from jaxpaint.weights import load
 
 _HOMES = {
     "InputError": "errors",
     "Method": "types",
     "Window": "types",
     "inpaint": "inpainting",
+    "load": "weights",
     "make": "methods",
     "names": "methods",
     "nearest_neighbor_field": "nearest_neighbors",
@@ -40,6 +42,7 @@ __all__ = [
     "Window",
     "__version__",
     "inpaint",
+    "load",
     "make",
     "names",
     "nearest_neighbor_field",

@@ -49,7 +49,8 @@ def inpaint(
       method: a name out of `jaxpaint.names()`.
       key: from `jax.random.key`, for methods that draw; by default `key(0)`.
       options: of the method, by name.
-      params: of a learned method; classical methods have none.
+      params: of a learned method, as `jaxpaint.load` returns them with its options;
+        classical methods have none.
       progress: called with (windows done, windows in all).
 
     Returns:
@@ -57,7 +58,7 @@ def inpaint(
 
     Raises:
       InputError: a shape, dtype or value that does not fit, a hole without any known
-        pixel around it, or an unknown method or option.
+        pixel around it, an unknown method or option, or no params.
     """
     for name, value in (options or {}).items():
         if not isinstance(value, Hashable):
@@ -69,8 +70,11 @@ def inpaint(
     image, mask = np.asarray(image), np.asarray(mask)
     batch, holes = _check(image, mask)
     key = jax.random.key(0) if key is None else key
-    if params is None and chosen.train_step is None:
-        params = {}
+    if params is None and chosen.train_step is not None:
+        raise InputError(
+            f"method '{method}' is learned: give params, as jaxpaint.load returns them"
+        )
+    params = {} if params is None else params
     plans = [regions.plan(hole, chosen.window) for hole in holes]
     total = sum(len(plan.pieces) for plan in plans)
     done = 0

@@ -9,7 +9,7 @@ import errno
 import fcntl
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,11 @@ def run(
     progress: "Progress",
     *,
     allow_config_change: bool = False,
+    devices: Sequence[jax.Device] | None = None,
 ) -> int:
     """Trains until `config.steps`, going on from the newest checkpoint in `workdir`.
+
+    Runs on `devices`, by default all there are.
 
     SIGTERM and the first Ctrl-C end the run after the step under way and a checkpoint.
 
@@ -52,7 +55,7 @@ def run(
     """
     if not allow_config_change:
         _check_unchanged(config, workdir)
-    program = programs.build(config)
+    program = programs.build(config, devices)
     source = sources.open_source(config.data.train, config.data.tfds_dir)
     pictures = _validation_pictures(config)
     with contextlib.ExitStack() as stack:
@@ -194,7 +197,7 @@ def _owned(workdir: Path) -> Iterator[None]:
 def _headlines(
     program: programs.Program, count: int, pictures: np.ndarray | None, done: int
 ) -> list[str]:
-    config, devices = program.config, jax.devices()
+    config, devices = program.config, program.mesh.devices.flatten()
     sizes = programs.networks(program.state)
     shape = "x".join(str(n) for n in program.images.shape)
     size = config.data.image_size

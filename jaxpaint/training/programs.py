@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpaint import config as configs
-from jaxpaint import masks, methods
+from jaxpaint import masks, methods, weights
 from jaxpaint.config import Config
 from jaxpaint.data import augment
 from jaxpaint.errors import InputError
@@ -139,6 +140,37 @@ def lower(program: Program) -> jax.stages.Lowered:
     """Returns the step, lowered for its shapes and shardings."""
     tally = jax.eval_shape(program.new_tally)
     return program.advance.lower(program.state, tally, program.images)
+
+
+def state_from(program: Program, path: str) -> Any:
+    """Returns a fresh state that starts from the weights in a run folder or file.
+
+    Optimizers start anew, and so do networks that inference does not need.
+
+    Raises:
+      InputError: no such weights, or those of another method or network.
+    """
+    config = program.config
+    loaded = weights.read(Path(path))
+    if loaded.method != config.method:
+        raise InputError(
+            f"init_from={path} holds weights of {loaded.method}; want {config.method}"
+        )
+    wanted = loaded._replace(
+        options=dict(config.options), image_size=config.data.image_size
+    )
+    params = weights.fitting(wanted).params
+    state = program.initialize()
+    load_params = program.method.load_params
+    if load_params is None:
+        raise InputError(f"method '{config.method}' cannot start from weights")
+    shardings = jax.tree.map(lambda x: x.sharding, program.state)
+    start = jax.jit(
+        lambda state, params: state._replace(inner=load_params(state.inner, params)),
+        out_shardings=shardings,
+        donate_argnums=0,
+    )
+    return start(state, params)
 
 
 def networks(state: Any) -> dict[str, int]:
