@@ -16,7 +16,8 @@ from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
 
 
 def config() -> Config:
-    steps = 4000
+    """Returns the run."""
+    steps = 3000
     return Config(
         method="context_encoder",
         steps=steps,

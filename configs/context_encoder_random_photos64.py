@@ -15,7 +15,8 @@ from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
 
 
 def config() -> Config:
-    steps = 4000
+    """Returns the run."""
+    steps = 3000
     masks = ("random_region", "random_blocks")
     return Config(
         method="context_encoder",

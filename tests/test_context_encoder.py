@@ -327,13 +327,15 @@ def test_discriminator_sees_only_the_patch():
 
 @pytest.mark.parametrize("whole_image", [False, True])
 def test_training_lowers_the_error_on_a_few_pictures(whole_image):
+    steps = 120
+    optim = Optim(lr=1e-4, b1=0.5, decay_steps=steps, ema_decay=0.8)
     data = batch(4)
-    method = make(whole_image=whole_image, optim=Optim(lr=5e-4, b1=0.5, ema_decay=0.9))
+    method = make(whole_image=whole_image, optim=optim)
     state = jax.jit(method.init)(KEY, data)
     first = state.average
     step = jax.jit(method.train_step)
     losses = []
-    for _ in range(40):
+    for _ in range(steps):
         state, metrics = step(state, data, KEY)
         if not losses:
             # Decay of the first step: 1 / 10.
@@ -342,7 +344,7 @@ def test_training_lowers_the_error_on_a_few_pictures(whole_image):
             )
             close(method.eval_params(state), wanted, atol=1e-5)
         losses.append(float(metrics["loss/rec"]))
-    assert losses[-1] < 0.3 * losses[0]
+    assert losses[-1] < 0.1 * losses[0]
     # What inference sees has learned as well.
     fresh = method.load_params(
         jax.jit(method.init)(KEY, data), method.eval_params(state)
@@ -355,7 +357,7 @@ def test_training_lowers_the_error_on_a_few_pictures(whole_image):
         for params in (first, method.eval_params(state), method.eval_params(fresh))
     )
     error = [float(jnp.sum(jnp.abs(x - data["image"]))) for x in (before, after)]
-    assert error[1] < 0.6 * error[0]
+    assert error[1] < 0.4 * error[0]
     np.testing.assert_array_equal(after, loaded)
 
 
@@ -403,6 +405,8 @@ def model(request):
     for _ in range(20):
         stats = network.apply(params, x, True, mutable=["batch_stats"])[1]
         params = params | stats
+    # Answers that fill the range.
+    params["params"]["output"]["kernel"] *= 20
     return request.param, network, params, jax.jit(method.inpaint)
 
 
@@ -433,25 +437,53 @@ def test_a_hole_elsewhere_is_brought_to_the_center(model):
     np.testing.assert_allclose(result[:, 5:21, 20:36], wanted, atol=1e-5)
 
 
-def test_twice_as_large_a_picture_has_nearly_the_same_fill(model):
-    whole_image, _, params, inpaint = model
-    rows = jnp.linspace(-0.5, 0.5, 2 * SIZE)
-    large = jnp.broadcast_to(
-        rows[None, :, None, None] + 0.3 * rows[None, None, :, None],
-        (1, 2 * SIZE, 2 * SIZE, 3),
-    )
-    small = jax.image.resize(large, (1, SIZE, SIZE, 3), "linear")
-    hole = context_encoder.center_hole(SIZE, 1)
-    wide = jnp.repeat(jnp.repeat(hole, 2, 1), 2, 2)
-    fine = inpaint(params, large, wide, KEY)
-    shrunk = fine.reshape(1, SIZE, 2, SIZE, 2, 3).mean((2, 4))
-    coarse = inpaint(params, small, hole, KEY)
-    known = jnp.where(hole > 0, 0, 1)
-    assert float(jnp.abs((shrunk - small) * known).max()) < 0.02
-    # The fill of random weights is noise; its mean over 2 x 2 pixels stays.
-    difference = jnp.abs(shrunk - coarse)
-    assert float(difference.mean()) < 0.3 * float(jnp.abs(coarse - small).mean())
-    del whole_image
+@pytest.mark.parametrize("whole_image", [False, True])
+def test_pictures_are_scaled_for_the_network_and_its_answer_back(
+    whole_image, monkeypatch
+):
+    # A network that answers with the numbers of its rows and columns.
+    seen = []
+
+    class Rows:
+        def __init__(self, image_size, patch_size, *_):
+            self.side = patch_size
+
+        def apply(self, params, x, train):
+            seen.append(np.asarray(x[0]))
+            rows = jnp.arange(self.side, dtype=jnp.float32)
+            shape = (1, self.side, self.side, 1)
+            down = jnp.broadcast_to(rows[None, :, None, None], shape)
+            right = jnp.broadcast_to(rows[None, None, :, None], shape)
+            return jnp.concatenate([down, right, right], axis=-1)
+
+    monkeypatch.setattr(context_encoder, "Generator", Rows)
+    height, width = 40, 48
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    image = jnp.asarray(np.stack([y, x, x], axis=-1)[None])
+    top, left, longer = 14, 20, 12
+    mask = np.zeros((1, height, width, 1), np.float32)
+    mask[:, top : top + longer, left : left + 9] = 1
+    result = make(whole_image=whole_image).inpaint({}, image, mask, KEY)
+    hole = np.s_[0, top : top + longer, left : left + 9]
+    # Edges of the network's pixel 0, and pixels of the picture for one of it.
+    if whole_image:
+        starts, scales, shift = (0.0, 0.0), (height / SIZE, width / SIZE), 0
+    else:
+        scale, middle = longer / 6, (top + longer / 2, left + 9 / 2)
+        starts = tuple(m - scale * SIZE / 2 for m in middle)
+        scales, shift = (scale, scale), SIZE // 4
+    fill = np.asarray(result)[hole][..., :2]
+    (context,) = seen
+    for axis, (start, scale) in enumerate(zip(starts, scales, strict=True)):
+        place = (np.stack([y, x], axis=-1)[hole[1:]][..., axis] + 0.5 - start) / scale
+        np.testing.assert_allclose(fill[..., axis], place - 0.5 - shift, atol=1e-4)
+        middles = start + (np.arange(SIZE) + 0.5) * scale - 0.5
+        if axis == 0:
+            np.testing.assert_allclose(context[1:-1, 1, 0], middles[1:-1], atol=0.1)
+        else:
+            np.testing.assert_allclose(context[1, 1:-1, 1], middles[1:-1], atol=0.1)
+    color = context[SIZE // 2, SIZE // 2]
+    np.testing.assert_allclose(color, context_encoder.FILL, atol=1e-6)
 
 
 def test_resampling_keeps_a_slope_and_mirrors_outside():
@@ -461,7 +493,9 @@ def test_resampling_keeps_a_slope_and_mirrors_outside():
             jnp.array([start]), jnp.array([scale]), 4, 20, reflect=True
         )
         middles = start + (np.arange(4) + 0.5) * scale - 0.5
-        np.testing.assert_allclose((weights @ ramp)[0], middles, atol=1e-5)
+        # A triangle over more than two pixels is not quite symmetric on a lattice.
+        atol = 0.02 if scale > 1 else 1e-5
+        np.testing.assert_allclose((weights @ ramp)[0], middles, atol=atol)
     weights = context_encoder.sampling(
         jnp.array([-2.0]), jnp.array([1.0]), 24, 20, reflect=True
     )
