@@ -2,10 +2,16 @@
 
 Published networks count padding in pixels on both sides, which flax's `"SAME"` does not
 give for even kernels and strides; kernels here are `[kh, kw, in, out]`.
+
+GPUs and TPUs get the compiler's convolutions. On CPUs some of those are several times
+slower than the same sum written in another way, which `_by_matmul` and
+`_input_gradient_by_phases` choose from the shapes; docs/performance.md has the figures.
 """
 
+import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +19,23 @@ from flax import linen as nn
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+# Up to so many output pixels (of a batch) one matrix multiplication beats the
+# compiler's CPU convolution; beyond, gathering the patches costs more than it saves.
+_PATCHES = 512
+
+
+class _Window(NamedTuple):
+    """How a kernel moves over a picture."""
+
+    stride: int
+    padding: int
+    dilation: int
+
+    def side(self, length: int, size: int) -> int:
+        """Returns the output's side for an input's side and a kernel's size."""
+        reach = self.dilation * (size - 1) + 1
+        return (length + 2 * self.padding - reach) // self.stride + 1
 
 
 def convolve(
@@ -26,15 +49,9 @@ def convolve(
     """Returns the cross-correlation of `[B, H, W, I]` with `[kh, kw, I, O]`.
 
     The output's side is `(H + 2 padding - dilation (kh - 1) - 1) // stride + 1`.
+    Gradients of any order, in reverse mode only.
     """
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(padding, padding)] * 2,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=_LAYOUT,
-    )
+    return _convolve(x, kernel, _Window(stride, padding, dilation))
 
 
 def convolve_transposed(
@@ -43,17 +60,229 @@ def convolve_transposed(
     """Returns the adjoint of `convolve`: pixel i adds to `i stride - padding + k`.
 
     Maps `[B, H, W, I]` with `[kh, kw, I, O]`, which is not flipped, to the side
-    `(H - 1) stride - 2 padding + kh`.
+    `(H - 1) stride - 2 padding + kh`. Gradients as those of `convolve`.
     """
-    height, width = kernel.shape[:2]
+    height, width = (
+        (length - 1) * stride - 2 * padding + size
+        for length, size in zip(x.shape[1:3], kernel.shape[:2], strict=True)
+    )
+    window = _Window(stride, padding, 1)
+    return _input_gradient(x, kernel.swapaxes(2, 3), window, (height, width))
+
+
+def convolve_upsampled(x: jax.Array, kernel: jax.Array, *, padding: int) -> jax.Array:
+    """Returns `convolve(u, kernel, padding=padding)`; u is `x` with pixels doubled.
+
+    Where pixels are doubled along both axes (nearest upsampling by 2), an output pixel
+    sees some pixels of `x` through several entries of the kernel. Those are added
+    first: for kernels of 3, 4 multiplications in the place of 9.
+    """
+    doubled = kernel[::-1, ::-1]
+    for axis in (0, 1):
+        pads = [[(0, 0)] * 4, [(0, 0)] * 4]
+        pads[0][axis], pads[1][axis] = (0, 1), (1, 0)
+        doubled = jnp.pad(doubled, pads[0]) + jnp.pad(doubled, pads[1])
+    return convolve_transposed(
+        x, doubled, stride=2, padding=kernel.shape[0] - 1 - padding
+    )
+
+
+# A convolution and its two gradients are the three ways to contract one trilinear form
+# of picture, kernel and output. Each has the other two as its gradients.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """Maps `[B, H, W, I]` and `[kh, kw, I, O]` to `[B, H', W', O]`."""
+
+    height, width, _, features = kernel.shape
+
+    def by_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        patches = _patches(x, (height, width), window)
+        flat = kernel.reshape(-1, features)
+        return lax.dot_general(patches, flat, (((3,), (0,)), ((), ())))
+
+    if not _by_matmul(x.shape, (height, width), window):
+        return _compiled(x, kernel, window)
+    return _on_cpu(by_matmul, functools.partial(_compiled, window=window), x, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _input_gradient(
+    y: jax.Array, kernel: jax.Array, window: _Window, sides: tuple[int, int]
+) -> jax.Array:
+    """Maps `[B, H', W', O]` and `[kh, kw, I, O]` to `[B, H, W, I]`; sides: H, W."""
+    height, width, features = kernel.shape[:3]
+    x = jax.ShapeDtypeStruct((len(y), *sides, features), y.dtype)
+
+    def compiled(y: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _transpose(lambda x: _compiled(x, kernel, window), x, y)
+
+    def by_matmul(y: jax.Array, kernel: jax.Array) -> jax.Array:
+        flat = kernel.reshape(-1, kernel.shape[-1])
+        columns = lax.dot_general(y, flat, (((3,), (1,)), ((), ())))
+        wide = jax.ShapeDtypeStruct(x.shape, columns.dtype)
+        return _transpose(lambda x: _patches(x, (height, width), window), wide, columns)
+
+    def by_phases(y: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _input_gradient_by_phases(y, kernel, window, sides)
+
+    if _by_matmul(x.shape, (height, width), window):
+        return _on_cpu(by_matmul, compiled, y, kernel)
+    if 1 < window.stride <= min(height, width) and window.dilation == 1:
+        return _on_cpu(by_phases, compiled, y, kernel)
+    return compiled(y, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _kernel_gradient(
+    x: jax.Array, y: jax.Array, window: _Window, size: tuple[int, int]
+) -> jax.Array:
+    """Maps `[B, H, W, I]` and `[B, H', W', O]` to `[kh, kw, I, O]`; size: kh, kw."""
+    kernel = jax.ShapeDtypeStruct((*size, x.shape[-1], y.shape[-1]), y.dtype)
+
+    def compiled(x: jax.Array, y: jax.Array) -> jax.Array:
+        return _transpose(lambda kernel: _compiled(x, kernel, window), kernel, y)
+
+    def by_matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+        pixels = (0, 1, 2)
+        patches = _patches(x, size, window)
+        flat = lax.dot_general(patches, y, ((pixels, pixels), ((), ())))
+        return flat.reshape(kernel.shape)
+
+    if not _by_matmul(x.shape, size, window):
+        return compiled(x, y)
+    return _on_cpu(by_matmul, compiled, x, y)
+
+
+_convolve.defvjp(
+    lambda x, kernel, window: (_convolve(x, kernel, window), (x, kernel)),
+    lambda window, saved, y: (
+        _input_gradient(y, saved[1], window, saved[0].shape[1:3]),
+        _kernel_gradient(saved[0], y, window, saved[1].shape[:2]),
+    ),
+)
+_input_gradient.defvjp(
+    lambda y, kernel, window, sides: (
+        _input_gradient(y, kernel, window, sides),
+        (y, kernel),
+    ),
+    lambda window, sides, saved, x: (
+        _convolve(x, saved[1], window),
+        _kernel_gradient(x, saved[0], window, saved[1].shape[:2]),
+    ),
+)
+_kernel_gradient.defvjp(
+    lambda x, y, window, size: (_kernel_gradient(x, y, window, size), (x, y)),
+    lambda window, size, saved, kernel: (
+        _input_gradient(saved[1], kernel, window, saved[0].shape[1:3]),
+        _convolve(saved[0], kernel, window),
+    ),
+)
+
+
+def _compiled(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
     return lax.conv_general_dilated(
         x,
-        kernel[::-1, ::-1],
-        (1, 1),
-        [(k - 1 - padding, k - 1 - padding) for k in (height, width)],
-        lhs_dilation=(stride, stride),
+        kernel,
+        (window.stride, window.stride),
+        [(window.padding, window.padding)] * 2,
+        rhs_dilation=(window.dilation, window.dilation),
         dimension_numbers=_LAYOUT,
     )
+
+
+def _transpose(
+    linear: Callable[[jax.Array], jax.Array], x: jax.ShapeDtypeStruct, y: jax.Array
+) -> jax.Array:
+    """Returns the adjoint of `linear`, which takes what looks like `x`, at `y`."""
+    return jax.linear_transpose(linear, x)(y)[0]
+
+
+def _on_cpu(special: Callable, default: Callable, *args: jax.Array) -> jax.Array:
+    """Returns `special(*args)` on CPUs and `default(*args)` elsewhere.
+
+    On CPUs in float32 at least. The platform is known when the program is compiled:
+    only one of the two remains in it.
+    """
+
+    def wide(*args: jax.Array) -> jax.Array:
+        dtype = jnp.promote_types(args[0].dtype, jnp.float32)
+        return special(*(x.astype(dtype) for x in args)).astype(args[0].dtype)
+
+    return lax.platform_dependent(*args, cpu=wide, default=default)
+
+
+def _by_matmul(shape: tuple[int, ...], size: tuple[int, int], window: _Window) -> bool:
+    """Whether a CPU should gather patches and multiply matrices; shape: of the input.
+
+    Few output pixels make the compiler's convolution spend its time on rearranging the
+    kernel. A layer over the whole map, or of size 1, has nothing to gather.
+    """
+    if window.dilation > 1:
+        return False
+    sides = [window.side(n, k) for n, k in zip(shape[1:3], size, strict=True)]
+    return size == (1, 1) or shape[0] * math.prod(sides) <= _PATCHES
+
+
+def _patches(x: jax.Array, size: tuple[int, int], window: _Window) -> jax.Array:
+    """Returns `[B, H', W', kh kw I]`: what the window covers, undilated."""
+    if x.shape[1:3] == size and not window.padding:
+        return x.reshape(len(x), 1, 1, -1)
+    pad, step = (window.padding, window.padding), window.stride
+    x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
+    # The distance from the first to the last window, plus one.
+    height, width = (
+        (n - k) // step * step + 1 for n, k in zip(x.shape[1:3], size, strict=True)
+    )
+    return jnp.concatenate(
+        [
+            x[:, i : i + height : step, j : j + width : step]
+            for i in range(size[0])
+            for j in range(size[1])
+        ],
+        axis=-1,
+    )
+
+
+def _input_gradient_by_phases(
+    y: jax.Array, kernel: jax.Array, window: _Window, sides: tuple[int, int]
+) -> jax.Array:
+    """Returns the input's gradient as one convolution for each phase of the stride.
+
+    The compiler's form spreads `y` out with zeros between and multiplies those too.
+    Input pixels with the same remainder modulo the stride see the same part of the
+    kernel, and form a picture that an ordinary convolution makes out of `y`.
+    """
+    step, size = window.stride, kernel.shape[:2]
+    counts = [-(-side // step) for side in sides]
+
+    def phase(axis: int, first: int) -> tuple[int, tuple[int, int]]:
+        """Returns the first tap and the padding of input pixels first + i stride."""
+        start, tap = divmod(first + window.padding, step)
+        taps = len(range(tap, size[axis], step))
+        low = taps - 1 - start
+        return tap, (low, start + counts[axis] - y.shape[1 + axis])
+
+    rows = []
+    for top in range(step):
+        row = []
+        for left in range(step):
+            (i, vertical), (j, horizontal) = phase(0, top), phase(1, left)
+            part = kernel[i::step, j::step][::-1, ::-1]
+            row.append(
+                lax.conv_general_dilated(
+                    y,
+                    part,
+                    (1, 1),
+                    [vertical, horizontal],
+                    dimension_numbers=("NHWC", "HWOI", "NHWC"),
+                )
+            )
+        rows.append(jnp.stack(row, axis=3))
+    x = jnp.stack(rows, axis=2)
+    x = x.reshape(len(y), step * counts[0], step * counts[1], kernel.shape[2])
+    return x[:, : sides[0], : sides[1]]
 
 
 class Conv(nn.Module):

@@ -1,0 +1,254 @@
+"""Convolutions equal the compiler's own, in values and gradients of every kind."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxpaint.layers import convolution
+from jaxpaint.layers.convolution import (
+    convolve,
+    convolve_transposed,
+    convolve_upsampled,
+)
+
+# Batch, height, width, in, out, size, stride, padding, dilation. The first six have few
+# output pixels and are matrix products on a CPU; the others are not.
+CASES = [
+    (2, 9, 8, 3, 4, 3, 1, 1, 1),
+    (2, 9, 8, 3, 4, 4, 2, 1, 1),
+    (2, 11, 7, 2, 3, 5, 2, 2, 1),
+    (3, 4, 4, 5, 6, 4, 1, 0, 1),
+    (3, 4, 5, 5, 6, 4, 1, 0, 1),
+    (3, 1, 1, 5, 6, 3, 1, 1, 1),
+    (1, 24, 26, 3, 4, 3, 1, 1, 1),
+    (1, 48, 47, 3, 4, 4, 2, 1, 1),
+    (1, 47, 50, 2, 3, 5, 2, 2, 1),
+    (1, 48, 49, 2, 3, 7, 2, 3, 1),
+    (1, 48, 49, 2, 3, 1, 2, 0, 1),
+    (1, 72, 71, 2, 3, 4, 3, 0, 1),
+    (1, 70, 72, 2, 3, 2, 3, 0, 1),
+    (2, 9, 8, 3, 4, 3, 1, 2, 2),
+    (1, 50, 49, 3, 4, 3, 2, 2, 2),
+]
+
+
+def reference(x, kernel, stride, padding, dilation=1):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+def arrays(case):
+    batch, height, width, features, out, size = case[:6]
+    rng = np.random.default_rng(sum(case))
+    x = rng.standard_normal((batch, height, width, features), dtype=np.float32)
+    kernel = rng.standard_normal((size, size, features, out), dtype=np.float32)
+    return jnp.asarray(x), jnp.asarray(kernel)
+
+
+def check(got, want, tolerance=2e-6):
+    got, want = (np.asarray(x, np.float32) for x in (got, want))
+    assert got.shape == want.shape
+    assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
+
+
+def in_bfloat16(x):
+    return x.astype(jnp.bfloat16).astype(jnp.float32)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_of_a_convolution(case) -> None:
+    x, kernel = arrays(case)
+    stride, padding, dilation = case[6:]
+    ours = partial(convolve, stride=stride, padding=padding, dilation=dilation)
+
+    @jax.jit
+    def compare(x, kernel):
+        want, back = jax.vjp(
+            lambda x, w: reference(x, w, stride, padding, dilation), x, kernel
+        )
+        cotangent = jnp.cos(want)
+        got, ours_back = jax.vjp(ours, x, kernel)
+        return (got, *ours_back(cotangent)), (want, *back(cotangent))
+
+    for got, want in zip(*compare(x, kernel), strict=True):
+        check(got, want)
+
+
+@pytest.mark.parametrize("case", [CASES[i] for i in (1, 3, 7)])
+def test_transposed_is_the_adjoint(case) -> None:
+    x, kernel = arrays(case)
+    stride, padding = case[6:8]
+
+    @jax.jit
+    def compare(x, kernel):
+        y = jnp.cos(reference(x, kernel, stride, padding))
+
+        def ours(y, kernel):
+            return convolve_transposed(y, kernel, stride=stride, padding=padding)
+
+        def adjoint(y, kernel):
+            # PyTorch's sides: those without the remainder of the division by stride.
+            sides = [(n - 1) * stride - 2 * padding + case[5] for n in y.shape[1:3]]
+            zeros = jnp.zeros((len(y), *sides, kernel.shape[3]))
+            forward = partial(reference, stride=stride, padding=padding)
+            swapped = kernel.swapaxes(2, 3)
+            return jax.vjp(lambda x: forward(x, swapped), zeros)[1](y)[0]
+
+        want, back = jax.vjp(adjoint, y, kernel.swapaxes(2, 3))
+        got, ours_back = jax.vjp(ours, y, kernel.swapaxes(2, 3))
+        cotangent = jnp.sin(want)
+        return (got, *ours_back(cotangent)), (want, *back(cotangent))
+
+    for got, want in zip(*compare(x, kernel), strict=True):
+        check(got, want)
+
+
+def test_transposed_sides_are_those_of_pytorch() -> None:
+    for side, size, stride, padding, want in [(1, 4, 1, 0, 4), (4, 4, 2, 1, 8)]:
+        kernel = jnp.ones((size, size, 2, 3))
+        y = convolve_transposed(
+            jnp.ones((1, side, side, 2)), kernel, stride=stride, padding=padding
+        )
+        assert y.shape == (1, want, want, 3)
+
+
+@pytest.mark.parametrize(("size", "side"), [(3, 7), (3, 24), (5, 9)])
+def test_convolution_of_doubled_pixels(size, side) -> None:
+    x, kernel = arrays((2, side, side - 1, 3, 4, size))
+    padding = size // 2
+
+    @jax.jit
+    def compare(x, kernel):
+        def plain(x, kernel):
+            doubled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+            return reference(doubled, kernel, 1, padding)
+
+        want, back = jax.vjp(plain, x, kernel)
+        got, ours_back = jax.vjp(
+            partial(convolve_upsampled, padding=padding), x, kernel
+        )
+        cotangent = jnp.sin(want)
+        return (got, *ours_back(cotangent)), (want, *back(cotangent))
+
+    for got, want in zip(*compare(x, kernel), strict=True):
+        check(got, want)
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[7]])
+def test_bfloat16_is_the_rounded_result(case) -> None:
+    x, kernel = (in_bfloat16(a) for a in arrays(case))
+    stride, padding = case[6:8]
+    ours = partial(convolve, stride=stride, padding=padding)
+    y, back = jax.vjp(ours, x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    want, want_back = jax.vjp(lambda x, w: reference(x, w, stride, padding), x, kernel)
+    cotangent = in_bfloat16(jnp.cos(want))
+    grads, want_grads = back(cotangent.astype(jnp.bfloat16)), want_back(cotangent)
+    for a, b in zip((y, *grads), (want, *want_grads), strict=True):
+        assert a.dtype == jnp.bfloat16
+        check(a, b, 2**-8)
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[7]])
+def test_gradients_of_gradients(case) -> None:
+    # Gradient penalties need them.
+    x, kernel = arrays(case)
+    stride, padding = case[6:8]
+
+    def penalty(convolution):
+        def norm(x, kernel):
+            grad = jax.grad(lambda x: jnp.sum(jnp.sin(convolution(x, kernel))))(x)
+            return jnp.sum(jnp.square(grad))
+
+        return jax.grad(norm, argnums=(0, 1))
+
+    got = jax.jit(penalty(partial(convolve, stride=stride, padding=padding)))(x, kernel)
+    want = jax.jit(penalty(lambda x, w: reference(x, w, stride, padding)))(x, kernel)
+    for a, b in zip(got, want, strict=True):
+        check(a, b, 1e-5)
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[7]])
+def test_vmap_and_remat(case) -> None:
+    x, kernel = arrays(case)
+    stride, padding = case[6:8]
+    ours = jax.checkpoint(partial(convolve, stride=stride, padding=padding))
+    kernels = jnp.stack([kernel, -2 * kernel])
+
+    @jax.jit
+    def compare(x, kernels):
+        grad = jax.grad(lambda w, x: jnp.sum(jnp.sin(ours(x, w))))
+        batched = jax.vmap(grad, (0, None))(kernels, x)
+        return batched, jnp.stack([grad(w, x) for w in kernels])
+
+    check(*compare(x, kernels))
+
+
+@pytest.mark.parametrize("side", [4, 32])
+def test_sharded_batch_stays_where_it_is(side) -> None:
+    # The gradient's sum over devices is the only communication there may be.
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    whole = NamedSharding(mesh, PartitionSpec())
+    x, kernel = arrays((16, side, side, 3, 4, 4))
+
+    def loss(kernel, x):
+        y = jnp.sin(convolve(x, kernel, stride=2, padding=1))
+        y = jnp.sin(convolve_transposed(y, kernel.swapaxes(2, 3), stride=2, padding=1))
+        return jnp.sum(jnp.square(convolve_upsampled(y, kernel[:3, :3], padding=1)))
+
+    grad = jax.jit(jax.grad(loss), in_shardings=(whole, rows), out_shardings=whole)
+    compiled = grad.lower(kernel, x).compile()
+    text = compiled.as_text()
+    assert "all-reduce" in text
+    for other in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert other not in text
+    alone = jax.jit(jax.grad(loss))(kernel, x)
+    check(compiled(jax.device_put(kernel, whole), jax.device_put(x, rows)), alone)
+
+
+@pytest.mark.parametrize(
+    ("platform", "case", "native"),
+    [("cpu", 1, 0), ("cpu", 7, 2), ("cuda", 1, 3), ("cuda", 7, 3)],
+)
+def test_only_a_cpu_departs_from_the_compilers_convolution(
+    platform, case, native
+) -> None:
+    # Of output and both gradients; the phases of a stride are convolutions too.
+    x, kernel = arrays(CASES[case])
+    ours = partial(convolve, stride=2, padding=1)
+
+    def program(x, kernel):
+        y, back = jax.vjp(ours, x, kernel)
+        return y, back(y)
+
+    lowered = jax.jit(program).trace(x, kernel).lower(lowering_platforms=(platform,))
+    found = lowered.as_text().count("stablehlo.convolution")
+    phases = 4 if platform == "cpu" and native else 0
+    assert found == native + phases
+
+
+def test_layers_add_the_bias_and_keep_the_dtype() -> None:
+    x, kernel = arrays(CASES[0])
+    bias = jnp.arange(4, dtype=jnp.float32)
+    for layer in (
+        convolution.Conv(4, 3, padding=1),
+        convolution.ConvTranspose(4, 3, padding=1),
+        convolution.Conv(4, 3, padding=1, dtype=jnp.bfloat16),
+    ):
+        params = {"params": {"kernel": kernel, "bias": bias}}
+        zero = {"params": {"kernel": kernel, "bias": 0 * bias}}
+        y = layer.apply(params, x)
+        assert y.dtype == layer.dtype
+        check(y - layer.apply(zero, x), jnp.broadcast_to(bias, y.shape), 0.02)
