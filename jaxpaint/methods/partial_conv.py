@@ -161,7 +161,7 @@ def make(
             average = optimization.moving_average(
                 average, network.variables(), optim.ema_decay, state.step
             )
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         return State(state.step + 1, network, average, state.features), metrics
 
     def eval_params(state: State) -> Params:
@@ -178,9 +178,10 @@ def make(
         del key
         shape = (*image.shape[:3], 3)
         (output,) = run(params, jnp.broadcast_to(image, shape), mask, train=False)
+        output = jnp.clip(output, -1, 1)
         if image.shape[-1] == 1:
             output = jnp.mean(output, axis=-1, keepdims=True)
-        return images.compose(image, jnp.clip(output, -1, 1), mask)
+        return images.compose(image, output, mask)
 
     # A window of twice the hole's side, in which every layer has something to see.
     window = Window(margin=2 ** (levels - 1), relative=0.5)
