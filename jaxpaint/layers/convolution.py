@@ -18,8 +18,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
-
 # Up to so many output pixels (of a batch) one matrix multiplication beats the
 # compiler's CPU convolution; beyond, gathering the patches costs more than it saves.
 _PATCHES = 512
@@ -31,11 +29,19 @@ class _Window(NamedTuple):
     stride: int
     padding: int
     dilation: int
+    layout: str
+    """Of the kernel: HWIO, or HWOI, which a transposed convolution has. Turning one
+    into the other would cost as much as a small convolution."""
 
     def side(self, length: int, size: int) -> int:
         """Returns the output's side for an input's side and a kernel's size."""
         reach = self.dilation * (size - 1) + 1
         return (length + 2 * self.padding - reach) // self.stride + 1
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """Axes of the kernel: of the picture's and of the output's features."""
+        return self.layout.index("I"), self.layout.index("O")
 
 
 def convolve(
@@ -51,7 +57,7 @@ def convolve(
     The output's side is `(H + 2 padding - dilation (kh - 1) - 1) // stride + 1`.
     Gradients of any order, in reverse mode only.
     """
-    return _convolve(x, kernel, _Window(stride, padding, dilation))
+    return _convolve(x, kernel, _Window(stride, padding, dilation, "HWIO"))
 
 
 def convolve_transposed(
@@ -66,8 +72,8 @@ def convolve_transposed(
         (length - 1) * stride - 2 * padding + size
         for length, size in zip(x.shape[1:3], kernel.shape[:2], strict=True)
     )
-    window = _Window(stride, padding, 1)
-    return _input_gradient(x, kernel.swapaxes(2, 3), window, (height, width))
+    window = _Window(stride, padding, 1, "HWOI")
+    return _input_gradient(x, kernel, window, (height, width))
 
 
 def convolve_upsampled(x: jax.Array, kernel: jax.Array, *, padding: int) -> jax.Array:
@@ -88,18 +94,20 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array, *, padding: int) -> jax.
 
 
 # A convolution and its two gradients are the three ways to contract one trilinear form
-# of picture, kernel and output. Each has the other two as its gradients.
+# of picture, kernel and output. Each has the other two as its gradients. Shapes below
+# are those of kernels `[kh, kw, I, O]`.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
     """Maps `[B, H, W, I]` and `[kh, kw, I, O]` to `[B, H', W', O]`."""
-
-    height, width, _, features = kernel.shape
+    height, width = kernel.shape[:2]
 
     def by_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
         patches = _patches(x, (height, width), window)
-        flat = kernel.reshape(-1, features)
+        if window.layout == "HWOI":
+            kernel = kernel.swapaxes(2, 3)
+        flat = kernel.reshape(-1, kernel.shape[3])
         return lax.dot_general(patches, flat, (((3,), (0,)), ((), ())))
 
     if not _by_matmul(x.shape, (height, width), window):
@@ -112,22 +120,24 @@ def _input_gradient(
     y: jax.Array, kernel: jax.Array, window: _Window, sides: tuple[int, int]
 ) -> jax.Array:
     """Maps `[B, H', W', O]` and `[kh, kw, I, O]` to `[B, H, W, I]`; sides: H, W."""
-    height, width, features = kernel.shape[:3]
-    x = jax.ShapeDtypeStruct((len(y), *sides, features), y.dtype)
+    height, width = kernel.shape[:2]
+    axis_in, axis_out = window.axes
+    shape = (len(y), *sides, kernel.shape[axis_in])
 
     def compiled(y: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = jax.ShapeDtypeStruct(shape, y.dtype)
         return _transpose(lambda x: _compiled(x, kernel, window), x, y)
 
     def by_matmul(y: jax.Array, kernel: jax.Array) -> jax.Array:
-        flat = kernel.reshape(-1, kernel.shape[-1])
-        columns = lax.dot_general(y, flat, (((3,), (1,)), ((), ())))
-        wide = jax.ShapeDtypeStruct(x.shape, columns.dtype)
-        return _transpose(lambda x: _patches(x, (height, width), window), wide, columns)
+        columns = lax.dot_general(y, kernel, (((3,), (axis_out,)), ((), ())))
+        x = jax.ShapeDtypeStruct(shape, columns.dtype)
+        columns = columns.reshape(*y.shape[:3], -1)
+        return _transpose(lambda x: _patches(x, (height, width), window), x, columns)
 
     def by_phases(y: jax.Array, kernel: jax.Array) -> jax.Array:
         return _input_gradient_by_phases(y, kernel, window, sides)
 
-    if _by_matmul(x.shape, (height, width), window):
+    if _by_matmul(shape, (height, width), window):
         return _on_cpu(by_matmul, compiled, y, kernel)
     if 1 < window.stride <= min(height, width) and window.dilation == 1:
         return _on_cpu(by_phases, compiled, y, kernel)
@@ -139,16 +149,21 @@ def _kernel_gradient(
     x: jax.Array, y: jax.Array, window: _Window, size: tuple[int, int]
 ) -> jax.Array:
     """Maps `[B, H, W, I]` and `[B, H', W', O]` to `[kh, kw, I, O]`; size: kh, kw."""
-    kernel = jax.ShapeDtypeStruct((*size, x.shape[-1], y.shape[-1]), y.dtype)
+    features, out = x.shape[-1], y.shape[-1]
+    pixels = ((0, 1, 2), (0, 1, 2))
 
     def compiled(x: jax.Array, y: jax.Array) -> jax.Array:
+        shape = (features, out) if window.layout == "HWIO" else (out, features)
+        kernel = jax.ShapeDtypeStruct((*size, *shape), y.dtype)
         return _transpose(lambda kernel: _compiled(x, kernel, window), kernel, y)
 
     def by_matmul(x: jax.Array, y: jax.Array) -> jax.Array:
-        pixels = (0, 1, 2)
         patches = _patches(x, size, window)
-        flat = lax.dot_general(patches, y, ((pixels, pixels), ((), ())))
-        return flat.reshape(kernel.shape)
+        if window.layout == "HWIO":
+            kernel = lax.dot_general(patches, y, (pixels, ((), ())))
+            return kernel.reshape(*size, features, out)
+        kernel = lax.dot_general(y, patches, (pixels, ((), ())))
+        return jnp.moveaxis(kernel.reshape(out, *size, features), 0, 2)
 
     if not _by_matmul(x.shape, size, window):
         return compiled(x, y)
@@ -188,7 +203,7 @@ def _compiled(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
         (window.stride, window.stride),
         [(window.padding, window.padding)] * 2,
         rhs_dilation=(window.dilation, window.dilation),
-        dimension_numbers=_LAYOUT,
+        dimension_numbers=("NHWC", window.layout, "NHWC"),
     )
 
 
@@ -256,6 +271,8 @@ def _input_gradient_by_phases(
     """
     step, size = window.stride, kernel.shape[:2]
     counts = [-(-side // step) for side in sides]
+    # From the output's features to the input's.
+    backward = "HWOI" if window.layout == "HWIO" else "HWIO"
 
     def phase(axis: int, first: int) -> tuple[int, tuple[int, int]]:
         """Returns the first tap and the padding of input pixels first + i stride."""
@@ -276,12 +293,12 @@ def _input_gradient_by_phases(
                     part,
                     (1, 1),
                     [vertical, horizontal],
-                    dimension_numbers=("NHWC", "HWOI", "NHWC"),
+                    dimension_numbers=("NHWC", backward, "NHWC"),
                 )
             )
         rows.append(jnp.stack(row, axis=3))
     x = jnp.stack(rows, axis=2)
-    x = x.reshape(len(y), step * counts[0], step * counts[1], kernel.shape[2])
+    x = x.reshape(len(y), step * counts[0], step * counts[1], -1)
     return x[:, : sides[0], : sides[1]]
 
 
