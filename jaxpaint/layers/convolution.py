@@ -22,6 +22,9 @@ from jax import lax
 # compiler's CPU convolution; beyond, gathering the patches costs more than it saves.
 _PATCHES = 512
 
+# Up to so many the kernel, and not the patches, is what must not be rearranged.
+_FEW_PATCHES = 64
+
 
 class _Window(NamedTuple):
     """How a kernel moves over a picture."""
@@ -37,11 +40,6 @@ class _Window(NamedTuple):
         """Returns the output's side for an input's side and a kernel's size."""
         reach = self.dilation * (size - 1) + 1
         return (length + 2 * self.padding - reach) // self.stride + 1
-
-    @property
-    def axes(self) -> tuple[int, int]:
-        """Axes of the kernel: of the picture's and of the output's features."""
-        return self.layout.index("I"), self.layout.index("O")
 
 
 def convolve(
@@ -105,10 +103,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
 
     def by_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
         patches = _patches(x, (height, width), window)
-        if window.layout == "HWOI":
-            kernel = kernel.swapaxes(2, 3)
-        flat = kernel.reshape(-1, kernel.shape[3])
-        return lax.dot_general(patches, flat, (((3,), (0,)), ((), ())))
+        return _patches_by_kernel(patches, kernel, window.layout)
 
     if not _by_matmul(x.shape, (height, width), window):
         return _compiled(x, kernel, window)
@@ -121,17 +116,15 @@ def _input_gradient(
 ) -> jax.Array:
     """Maps `[B, H', W', O]` and `[kh, kw, I, O]` to `[B, H, W, I]`; sides: H, W."""
     height, width = kernel.shape[:2]
-    axis_in, axis_out = window.axes
-    shape = (len(y), *sides, kernel.shape[axis_in])
+    shape = (len(y), *sides, kernel.shape[window.layout.index("I")])
 
     def compiled(y: jax.Array, kernel: jax.Array) -> jax.Array:
         x = jax.ShapeDtypeStruct(shape, y.dtype)
         return _transpose(lambda x: _compiled(x, kernel, window), x, y)
 
     def by_matmul(y: jax.Array, kernel: jax.Array) -> jax.Array:
-        columns = lax.dot_general(y, kernel, (((3,), (axis_out,)), ((), ())))
+        columns = _columns(y, kernel, window.layout)
         x = jax.ShapeDtypeStruct(shape, columns.dtype)
-        columns = columns.reshape(*y.shape[:3], -1)
         return _transpose(lambda x: _patches(x, (height, width), window), x, columns)
 
     def by_phases(y: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -150,7 +143,6 @@ def _kernel_gradient(
 ) -> jax.Array:
     """Maps `[B, H, W, I]` and `[B, H', W', O]` to `[kh, kw, I, O]`; size: kh, kw."""
     features, out = x.shape[-1], y.shape[-1]
-    pixels = ((0, 1, 2), (0, 1, 2))
 
     def compiled(x: jax.Array, y: jax.Array) -> jax.Array:
         shape = (features, out) if window.layout == "HWIO" else (out, features)
@@ -159,11 +151,8 @@ def _kernel_gradient(
 
     def by_matmul(x: jax.Array, y: jax.Array) -> jax.Array:
         patches = _patches(x, size, window)
-        if window.layout == "HWIO":
-            kernel = lax.dot_general(patches, y, (pixels, ((), ())))
-            return kernel.reshape(*size, features, out)
-        kernel = lax.dot_general(y, patches, (pixels, ((), ())))
-        return jnp.moveaxis(kernel.reshape(out, *size, features), 0, 2)
+        kernel = _patches_by_output(patches, y, size, window.layout)
+        return kernel.reshape(*size, *kernel.shape[1:])
 
     if not _by_matmul(x.shape, size, window):
         return compiled(x, y)
@@ -232,12 +221,10 @@ def _by_matmul(shape: tuple[int, ...], size: tuple[int, int], window: _Window) -
     """Whether a CPU should gather patches and multiply matrices; shape: of the input.
 
     Few output pixels make the compiler's convolution spend its time on rearranging the
-    kernel. A layer over the whole map, or of size 1, has nothing to gather.
+    kernel. A layer over the whole map has nothing to gather.
     """
-    if window.dilation > 1:
-        return False
     sides = [window.side(n, k) for n, k in zip(shape[1:3], size, strict=True)]
-    return size == (1, 1) or shape[0] * math.prod(sides) <= _PATCHES
+    return window.dilation == 1 and shape[0] * math.prod(sides) <= _PATCHES
 
 
 def _patches(x: jax.Array, size: tuple[int, int], window: _Window) -> jax.Array:
@@ -258,6 +245,62 @@ def _patches(x: jax.Array, size: tuple[int, int], window: _Window) -> jax.Array:
         ],
         axis=-1,
     )
+
+
+# The compiler copies an operand whose contracted axis is not where its multiplication
+# wants it. For large kernels and few patches that copy would take most of the time, so
+# the three products below turn the smaller operand, or multiply for each tap apart.
+
+
+def _patches_by_kernel(patches: jax.Array, kernel: jax.Array, layout: str) -> jax.Array:
+    """Maps `[B, H', W', kh kw I]` and the kernel to `[B, H', W', O]`."""
+    pixels = patches.shape[:3]
+    taps = math.prod(kernel.shape[:2])
+    if layout == "HWIO":
+        flat = kernel.reshape(-1, kernel.shape[3])
+        return lax.dot_general(patches, flat, (((3,), (0,)), ((), ())))
+    if math.prod(pixels) > _FEW_PATCHES:
+        flat = kernel.swapaxes(2, 3).reshape(-1, kernel.shape[2])
+        return lax.dot_general(patches, flat, (((3,), (0,)), ((), ())))
+    by_tap = patches.reshape(math.prod(pixels), taps, -1)
+    flat = kernel.reshape(taps, *kernel.shape[2:])
+    y = lax.dot_general(flat, by_tap, (((2,), (2,)), ((0,), (1,))))
+    return jnp.sum(y, axis=0).T.reshape(*pixels, -1)
+
+
+def _columns(y: jax.Array, kernel: jax.Array, layout: str) -> jax.Array:
+    """Maps `[B, H', W', O]` and the kernel to `[B, H', W', kh kw I]`."""
+    pixels = y.shape[:3]
+    taps = math.prod(kernel.shape[:2])
+    rows = y.reshape(-1, y.shape[3])
+    if layout == "HWIO":
+        flat = kernel.reshape(-1, kernel.shape[3])
+        columns = lax.dot_general(flat, rows, (((1,), (1,)), ((), ()))).T
+    elif len(rows) > _FEW_PATCHES:
+        columns = lax.dot_general(rows, kernel, (((1,), (2,)), ((), ())))
+    else:
+        flat = kernel.reshape(taps, *kernel.shape[2:])
+        copies = jnp.broadcast_to(rows[None], (taps, *rows.shape))
+        columns = lax.dot_general(copies, flat, (((2,), (1,)), ((0,), (0,))))
+        columns = columns.swapaxes(0, 1)
+    return columns.reshape(*pixels, -1)
+
+
+def _patches_by_output(
+    patches: jax.Array, y: jax.Array, size: tuple[int, int], layout: str
+) -> jax.Array:
+    """Maps `[B, H', W', kh kw I]` and `[B, H', W', O]` to `[kh kw, I, O]`."""
+    taps, rows = math.prod(size), y.reshape(-1, y.shape[3])
+    by_tap = patches.reshape(len(rows), taps, -1)
+    if layout == "HWIO":
+        flat = by_tap.reshape(len(rows), -1)
+        kernel = lax.dot_general(flat, rows, (((0,), (0,)), ((), ())))
+        return kernel.reshape(taps, -1, y.shape[3])
+    if len(rows) > _FEW_PATCHES:
+        kernel = lax.dot_general(rows, by_tap, (((0,), (0,)), ((), ())))
+        return kernel.swapaxes(0, 1)
+    copies = jnp.broadcast_to(rows[None], (taps, *rows.shape))
+    return lax.dot_general(copies, by_tap, (((1,), (0,)), ((0,), (1,))))
 
 
 def _input_gradient_by_phases(
