@@ -4,6 +4,8 @@ Pictures are `[B, H, W, C]` in [-1, 1]. Figures are those of the literature, for
 of 0 to 1: an `l1` of 0.01 is one percent.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -38,9 +40,11 @@ def ssim(result: jax.Array, truth: jax.Array) -> jax.Array:
     window = window / jnp.sum(window)
 
     def blur(x: jax.Array) -> jax.Array:
-        size = x.shape[1] - 10, x.shape[2] - 10
-        rows = sum(window[k] * x[:, k : k + size[0]] for k in range(11))
-        return sum(window[k] * rows[:, :, k : k + size[1]] for k in range(11))
+        height, width = x.shape[1] - 10, x.shape[2] - 10
+        rows = [window[k] * x[:, k : k + height] for k in range(11)]
+        x = functools.reduce(jnp.add, rows)
+        columns = [window[k] * x[:, :, k : k + width] for k in range(11)]
+        return functools.reduce(jnp.add, columns)
 
     x, y = (result + 1) / 2, (truth + 1) / 2
     mean_x, mean_y = blur(x), blur(y)

@@ -484,8 +484,8 @@ def test_a_state_with_nan_is_not_saved(tmp_path, monkeypatch):
 def test_what_cannot_be_run_is_one_clear_line_and_leaves_no_folder(
     tmp_path, changes, message
 ):
+    config = dataclasses.replace(tiny(), **changes)
     with pytest.raises(InputError, match=message) as error:
-        config = dataclasses.replace(tiny(), **changes)
         train(config, tmp_path / "run", devices=None)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()

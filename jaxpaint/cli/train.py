@@ -81,14 +81,16 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     from jaxpaint.cli.progress import Progress
-    from jaxpaint.training import loop, reports
+    from jaxpaint.training import checkpoints, loop, reports
 
+    if not args.debug:
+        checkpoints.ignore_late_callbacks()
     quiet = args.quiet or jax.process_index() > 0
     with Progress(config.steps, quiet) as progress:
         try:
             code = loop.run(
                 config,
-                args.workdir,
+                Path(args.workdir),
                 progress,
                 allow_config_change=args.allow_config_change,
             )

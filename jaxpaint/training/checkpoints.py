@@ -1,9 +1,11 @@
 """Checkpoints of a run, by orbax: saved in the background, opened on any devices."""
 
 import contextlib
+import functools
 import json
 import logging
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,13 +39,8 @@ class Checkpoints:
         policies: list[checkpoint_managers.PreservationPolicy] = [
             checkpoint_managers.LatestN(settings.keep)
         ]
-        rank = None
-        if settings.best:
-            worst = self._worst
-
-            def rank(metrics: Mapping[str, float]) -> float:
-                return _score(metrics, worst)
-
+        rank = functools.partial(_score, worst=self._worst) if settings.best else None
+        if rank is not None:
             policies.append(
                 checkpoint_managers.BestN(get_metric_fn=rank, reverse=self._lowest, n=1)
             )
@@ -132,6 +129,21 @@ class Checkpoints:
                 f"checkpoint {folder} cannot be read: {_first_line(error)}; if it is "
                 "damaged, delete this folder to go on from an earlier one"
             ) from error
+
+
+def ignore_late_callbacks() -> None:
+    """Keeps tracebacks off the screen that follow an error which is told already.
+
+    When a write fails, orbax ends its event loop; what its other writes report to that
+    afterwards has no listener any more, and would be printed by the interpreter.
+    """
+    show = sys.excepthook
+
+    def hook(kind: Any, error: BaseException, trace: Any) -> None:
+        if "Event loop is closed" not in str(error):
+            show(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _score(metrics: Mapping[str, float] | None, worst: float) -> float:

@@ -35,7 +35,7 @@ class Evaluation(NamedTuple):
     """Of a batch each: `image`, `weight` `[B]` (0 for rows that only fill up the last
     batch) and, by its kind, each mask."""
     kinds: tuple[str, ...]
-    count: int
+    pictures: int
 
 
 def prepare(
@@ -99,7 +99,7 @@ def scorer(
                 for name, value in found.items():
                     sums.setdefault(f"{kind}/{name}", []).append(value)
         return {
-            name: sum(float(jax.device_get(v)) for v in values) / evaluation.count
+            name: sum(float(jax.device_get(v)) for v in values) / evaluation.pictures
             for name, values in sums.items()
         }
 
@@ -141,7 +141,7 @@ def result_rows(
 
     def draw(params: Any, evaluation: Evaluation, rows: int) -> np.ndarray:
         part = evaluation.parts[0]
-        rows = min(rows, evaluation.count, part["image"].shape[0])
+        rows = min(rows, evaluation.pictures, part["image"].shape[0])
         columns = [
             np.asarray(jax.device_get(compiled(params, part["image"], part[kind])))
             for kind in evaluation.kinds

@@ -38,7 +38,7 @@ def run(
     progress: "Progress",
     *,
     allow_config_change: bool = False,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> int:
     """Trains until `config.steps`, going on from the newest checkpoint in `workdir`.
 

@@ -21,7 +21,7 @@ DATA, FSDP = "data", "fsdp"
 
 
 def make(
-    fsdp: int, batch_sizes: Sequence[int], devices: Sequence[jax.Device] | None = None
+    fsdp: int, batch_sizes: Sequence[int], devices: Sequence[Any] | None = None
 ) -> jax.sharding.Mesh:
     """Returns the mesh `(data, fsdp)` of `devices`, by default all of all processes.
 

@@ -66,7 +66,7 @@ def method_of(config: Config) -> Method:
     )
 
 
-def build(config: Config, devices: Sequence[jax.Device] | None = None) -> Program:
+def build(config: Config, devices: Sequence[Any] | None = None) -> Program:
     """Returns the programs of a run on `devices`, by default all there are.
 
     Raises:

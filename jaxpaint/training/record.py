@@ -1,5 +1,6 @@
 """What a run writes down: `metrics.jsonl`, TensorBoard events, sample pictures."""
 
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,10 +32,10 @@ class Record:
             file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
         try:
-            from tensorboardX import SummaryWriter  # extra `tb`
+            writer = importlib.import_module("tensorboardX").SummaryWriter  # extra `tb`
         except ImportError:
             return
-        self._board = SummaryWriter(str(workdir / "tb"), purge_step=step + 1)
+        self._board = writer(str(workdir / "tb"), purge_step=step + 1)
 
     def __enter__(self) -> "Record":
         return self

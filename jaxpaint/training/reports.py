@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -80,7 +80,7 @@ class Reports:
           Diverged: a metric was not finite.
         """
         while self._waiting:
-            if ready_only and not self._waiting[0].tally.count.is_ready():
+            if ready_only and not _is_ready(self._waiting[0].tally):
                 return
             self._write(self._waiting.popleft())
 
@@ -98,6 +98,11 @@ class Reports:
             values["speed/mfu"] = round(self._flops / seconds / self._peak, 4)
         self._record.scalars(item.step, values)
         self._progress.show(item.step, _line(item.step, values))
+
+
+def _is_ready(tally: Tally) -> bool:
+    ready: Callable[[], bool] = getattr(tally.steps, "is_ready", lambda: True)
+    return ready()
 
 
 def _line(step: int, values: dict[str, float]) -> str:

@@ -24,7 +24,7 @@ class Tally(NamedTuple):
     """Metrics since the last report, added up on the device."""
 
     sums: Metrics
-    count: jax.Array
+    steps: jax.Array
     bad_step: jax.Array
     """First step with a metric that is not finite; `FINE` if there was none."""
     bad_metric: jax.Array
@@ -50,7 +50,7 @@ def add(tally: Tally, metrics: Metrics, step: jax.Array) -> Tally:
             name: tally.sums[name] + metrics[name].astype(jnp.float32)
             for name in metrics
         },
-        tally.count + 1,
+        tally.steps + 1,
         jnp.where(first, step, tally.bad_step),
         jnp.where(first, jnp.argmax(bad).astype(jnp.int32), tally.bad_metric),
     )
