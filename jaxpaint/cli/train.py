@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if args.print_config:
         print(configs.to_json(config), end="")
         return 0
+    workdir: Path = Path() if args.workdir is None else args.workdir
     if args.workdir is None and not args.dry_run:
         raise InputError("no --workdir; want the folder of the run")
 
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             code = loop.run(
                 config,
-                Path(args.workdir),
+                workdir,
                 progress,
                 allow_config_change=args.allow_config_change,
             )
