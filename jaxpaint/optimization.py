@@ -149,6 +149,22 @@ def update(
     return Network(optax.apply_updates(network.params, change), stats, opt_state)
 
 
+def norm(tree: Params) -> jax.Array:
+    """Returns the Euclidean norm of all leaves together.
+
+    As inner products: with squares, as `optax.global_norm` has them, the compiler would
+    write them out in full, to share them with Adam.
+    """
+
+    def square(x: jax.Array) -> jax.Array:
+        axes = tuple(range(x.ndim))
+        return jax.lax.dot_general(
+            x, x, ((axes, axes), ((), ())), jax.lax.Precision.HIGHEST, jnp.float32
+        )
+
+    return jnp.sqrt(sum(square(x) for x in jax.tree.leaves(tree)))
+
+
 def moving_average(
     average: Params, new: Params, decay: float, step: jax.Array
 ) -> Params:

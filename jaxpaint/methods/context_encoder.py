@@ -198,7 +198,7 @@ def make(
             average = optimization.moving_average(
                 average, artist.variables(), optim.ema_decay, state.step
             )
-        norm = {"grad_norm/gen": optax.tree.norm(grads)}
+        norm = {"grad_norm/gen": optimization.norm(grads)}
         return State(state.step + 1, artist, judge, average), metrics | more | norm
 
     def eval_params(state: State) -> Params:

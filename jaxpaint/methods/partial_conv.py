@@ -161,7 +161,7 @@ def make(
             average = optimization.moving_average(
                 average, network.variables(), optim.ema_decay, state.step
             )
-        metrics["grad_norm"] = optax.tree.norm(grads)
+        metrics["grad_norm"] = optimization.norm(grads)
         return State(state.step + 1, network, average, state.features), metrics
 
     def eval_params(state: State) -> Params:
