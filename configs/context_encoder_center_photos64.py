@@ -3,7 +3,7 @@
 Command:  python train.py configs/context_encoder_center_photos64.py \
             --workdir runs/center data.train=FOLDER data.validation=FOLDER
 Hardware: 2 CPU cores, 4 GB of memory.
-Time:     45 minutes.
+Time:     12 minutes.
 Score:    L1 over the hole (half the sides): below that of the mean color, 0.18 on 62
           photographs; harmonic interpolation has 0.12 there.
 
@@ -17,7 +17,7 @@ from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
 
 def config() -> Config:
     """Returns the run."""
-    steps = 3000
+    steps = 1200
     return Config(
         method="context_encoder",
         steps=steps,
