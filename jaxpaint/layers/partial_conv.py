@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxpaint.layers.convolution import convolve
+from jaxpaint.layers.convolution import convolve, convolve_upsampled
 
 
 class PartialConv(nn.Module):
@@ -32,6 +32,9 @@ class PartialConv(nn.Module):
     padding: int = 0
     dilation: int = 1
     use_bias: bool = True
+    upsample: bool = False
+    """Whether the first input has half the sides of the others, rounded up, and its
+    pixels are doubled along both axes; with stride 1 and dilation 1."""
     window_scale: bool = True
     """False leaves `A` out, as some published weights need."""
     dtype: Any = jnp.float32
@@ -45,8 +48,9 @@ class PartialConv(nn.Module):
         """Returns the output `[B, H', W', features]` and its mask `[B, H', W', 1]`.
 
         Args:
-          inputs: tensors `[B, H, W, C_i]` with equal sides, joined along the channels
-            in this order. Their unknown pixels are never read, NaN included.
+          inputs: tensors `[B, H, W, C_i]` with equal sides but for `upsample`, joined
+            along the channels in this order. Their unknown pixels are never read, NaN
+            included.
           known: for each of them a mask `[B, H, W, 1]` of 0 and 1, **1 = known**; by
             default all is known, and the layer replaces zero padding ("partial
             convolution based padding", Liu et al. 2018b). Takes no gradient.
@@ -54,28 +58,22 @@ class PartialConv(nn.Module):
         if known is None:
             known = [jnp.ones((1, *x.shape[1:3], 1)) for x in inputs]
         known = [lax.stop_gradient(mask.astype(jnp.float32)) for mask in known]
-        joined = jnp.concatenate(
-            [
-                jnp.where(mask > 0, x.astype(self.dtype), 0)
-                for x, mask in zip(inputs, known, strict=True)
-            ],
-            axis=-1,
-        )
-        channels, size = joined.shape[-1], self.kernel_size
+        # One map of counts serves the channels of all tensors.
+        counts = [mask * x.shape[-1] for x, mask in zip(inputs, known, strict=True)]
+        seen_inputs = [
+            jnp.where(mask > 0, x.astype(self.dtype), 0)
+            for x, mask in zip(inputs, known, strict=True)
+        ]
+        size, channels = self.kernel_size, sum(x.shape[-1] for x in inputs)
         kernel = self.param(
             "kernel", self.kernel_init, (size, size, channels, self.features)
         )
-        y = convolve(
-            joined,
-            kernel.astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-        )
-        # One map serves the channels of all tensors.
-        weights = [mask * x.shape[-1] for x, mask in zip(inputs, known, strict=True)]
+        y = self._convolve(seen_inputs, kernel.astype(self.dtype))
+        if self.upsample:
+            height, width = counts[1].shape[1:3]
+            counts[0] = repeat(counts[0])[:, :height, :width]
         ratio, seen = renormalization(
-            functools.reduce(jnp.add, weights),
+            functools.reduce(jnp.add, counts),
             size * size * channels if self.window_scale else 1,
             kernel_size=size,
             stride=self.stride,
@@ -87,6 +85,34 @@ class PartialConv(nn.Module):
             bias = self.param("bias", self.bias_init, (self.features,))
             y = y + jnp.where(seen, bias.astype(self.dtype)[None, None, None], 0)
         return y, seen.astype(jnp.float32)
+
+    def _convolve(self, inputs: Sequence[jax.Array], kernel: jax.Array) -> jax.Array:
+        first, *rest = inputs
+        height, width = inputs[-1].shape[1:3]
+        if self.upsample and height % 2 == width % 2 == 0:
+            # Faster than doubling the pixels, with the same result.
+            channels = first.shape[-1]
+            return convolve_upsampled(
+                first, kernel[:, :, :channels], padding=self.padding
+            ) + convolve(
+                jnp.concatenate(rest, axis=-1),
+                kernel[:, :, channels:],
+                padding=self.padding,
+            )
+        if self.upsample:
+            first = repeat(first)[:, :height, :width]
+        return convolve(
+            jnp.concatenate([first, *rest], axis=-1),
+            kernel,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+        )
+
+
+def repeat(x: jax.Array) -> jax.Array:
+    """Returns every pixel of `[B, H, W, C]` doubled along both axes."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def renormalization(

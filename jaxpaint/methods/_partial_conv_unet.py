@@ -62,6 +62,7 @@ class UNet(nn.Module):
             decode = block(
                 features=outputs[level - 1],
                 kernel_size=3,
+                upsample=True,
                 use_bias=last,
                 norm=not last,
                 use_statistics=train,
@@ -69,8 +70,6 @@ class UNet(nn.Module):
                 name=f"dec{level}",
             )
             skip, skip_mask = tensors.pop()
-            size = skip.shape[1:3]
-            x, mask = _upsample(x, size), _upsample(mask, size)
             x, mask = decode([x, skip], [mask, skip_mask])
         return x, mask
 
@@ -81,6 +80,7 @@ class Block(nn.Module):
     features: int
     kernel_size: int
     stride: int = 1
+    upsample: bool = False
     use_bias: bool = False
     norm: bool = True
     use_statistics: bool = False
@@ -100,6 +100,7 @@ class Block(nn.Module):
             self.kernel_size,
             self.stride,
             self.kernel_size // 2,
+            upsample=self.upsample,
             use_bias=self.use_bias,
             window_scale=self.window_scale,
             dtype=self.dtype,
@@ -110,9 +111,3 @@ class Block(nn.Module):
         if self.slope != 1:
             x = nn.leaky_relu(x, self.slope)
         return x, mask
-
-
-def _upsample(x: jax.Array, size: Sequence[int]) -> jax.Array:
-    """Returns every pixel twice along both axes, cropped to `size`."""
-    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-    return x[:, : size[0], : size[1]]
