@@ -4,8 +4,8 @@ Command:  python train.py configs/context_encoder_center_photos64.py \
             --workdir runs/center data.train=FOLDER data.validation=FOLDER
 Hardware: 2 CPU cores, 4 GB of memory.
 Time:     12 minutes.
-Score:    L1 over the hole (half the sides): below that of the mean color, 0.18 on 62
-          photographs; harmonic interpolation has 0.12 there.
+Score:    L1 over the hole (half the sides) on 62 photographs: 0.1254, 22.40 dB; mean
+          color 0.1815, 19.71 dB; harmonic 0.1198, 22.56 dB.
 
 The paper's network, half as wide, with a bottleneck of 512 in place of 4000: few
 pictures, and as many parameters as they can bear. No overlap, so that the hole is that

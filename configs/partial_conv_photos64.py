@@ -1,7 +1,13 @@
 """Partial convolutions on a folder of photographs, at 64 pixels, on a CPU.
 
-python train.py configs/partial_conv_photos64.py --workdir runs/partial_conv_photos64 \
-    data.train=PHOTOS/train data.validation=PHOTOS/test
+Command:  python train.py configs/partial_conv_photos64.py --workdir runs/a \
+            data.train=PHOTOS/train data.validation=PHOTOS/test
+Hardware: 2 CPU cores, 4 GB of memory.
+Time:     40 minutes alone on them.
+Score:    L1 over the hole on 62 photographs, measured in two parts: 6000 steps with
+          the paper's weight of 1 on known pixels and a third kind of mask gave 0.0848
+          on free-form holes and 0.1153 on the box; 400 steps from there as below gave
+          0.0835 and 0.1147. Harmonic: 0.0799 and 0.1198; mean color: 0.1733, 0.1815.
 
 A small network and the pixel losses alone: on 64 pixels the question is whether it
 beats the harmonic fill, on free-form holes of 25 % on average and on a centre box.
@@ -12,32 +18,33 @@ from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
 FREE_FORM = "free_form(strokes=(2, 4), width=(5, 11))"
 """Holes of 25 % on average: the brush of 12 to 39 pixels is too broad for 64 pixels."""
 
-BOX = "boxes(count=(1, 1), side=(0.375, 0.625))"
-
 
 def config() -> Config:
     """Returns the run."""
     return Config(
         method="partial_conv",
-        steps=6000,
+        steps=10_000,
         options={
             "levels": 5,
             "width": 32,
             "max_width": 256,
             "perceptual": 0.0,
             "style": 0.0,
+            # The last layer cannot tell a known pixel from its neighbour in the hole:
+            # learning to copy the one spoils the other.
+            "valid": 0.05,
         },
         data=Data(
             image_size=64,
             load_size=96,
             min_crop=2 / 3,
-            masks=(FREE_FORM, BOX, "center"),
+            masks=(FREE_FORM, FREE_FORM, "center"),
             batch_size=16,
         ),
         optim=Optim(
             lr=1e-3,
             warmup_steps=200,
-            decay_steps=6000,
+            decay_steps=10_000,
             final_lr=0.02,
             ema_decay=0.999,
         ),
