@@ -5,7 +5,7 @@ Command:  python train.py configs/partial_conv_places2.py --workdir runs/places2
 Hardware: the paper: one V100 with 16 GB, batch 6.
 Time:     the paper: 10 days on ImageNet and Places2; not measured here.
 Score:    the paper, after the second phase: PSNR 33.8 to 18.2 dB for holes of 1-10 % to
-          50-60 % (quoted from memory, see docs/partial_conv.md).
+          50-60 % (quoted from memory, not checked against the paper).
 
 The feature network is torchvision's VGG16, in a file of the user's.
 """
