@@ -8,7 +8,8 @@ Both take the same batch, which lies on the device already, and run in turn in o
 process: only ratios hold on a shared machine. PyTorch runs twice, in its own layout
 and in `channels_last`, and the faster of the two counts. FLOPs are those of
 convolutions and matrix multiplications, counted by PyTorch. The ceilings are measured
-in the same rounds.
+in the same rounds. On a machine that is busy with other work `--one-core` gives the
+fairer figures: processor time on a single core, in which waiting does not count.
 """
 
 import argparse
@@ -57,16 +58,21 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--one-core", action="store_true")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
 
+    clock = time.perf_counter
+    if args.one_core:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        clock, args.device = time.process_time, "cpu"
     if args.device != "auto":
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(args.device, "cpu"))
     args.levels = args.levels or (args.size // 2).bit_length() - 1
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and not torch.cuda.is_available():
         sys.exit("jax has a GPU and PyTorch has none; --device cpu compares on the CPU")
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.set_default_device("cuda" if on_gpu else "cpu")
     torch.manual_seed(0)
 
@@ -83,9 +89,9 @@ def main() -> None:
             calls[name]()
     for i in range(args.rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
         print(f"round {i + 1} of {args.rounds}", file=sys.stderr, flush=True)
 
     peer = min(LAYOUTS, key=lambda name: statistics.median(seconds[name]))
