@@ -149,7 +149,8 @@ def make(
         def loss(params: Params, stats: Params, batch: Batch, key: jax.Array):
             del key
             context, real, _ = task(batch)
-            fake, _ = _train(generator, network.params, network.stats, context)
+            whole = optimization.gathered(network.params)
+            fake, _ = _train(generator, whole, network.stats, context)
             fake = jax.lax.stop_gradient(fake)
             on_real, stats = _train(discriminator, params, stats, real)
             on_fake, stats = _train(discriminator, params, stats, fake)
@@ -163,7 +164,8 @@ def make(
             del key
             context, real, weights = task(batch)
             fake, stats = _train(generator, params, stats, context)
-            on_fake, _ = _train(discriminator, network.params, network.stats, fake)
+            whole = optimization.gathered(network.params)
+            on_fake, _ = _train(discriminator, whole, network.stats, fake)
             rec = reconstruction(fake, real, weights)
             adv = cross_entropy(on_fake, 1.0)
             total = (1 - adversarial_weight) * rec + adversarial_weight * adv
