@@ -15,6 +15,7 @@ from jaxpaint.layers.convolution import (
     convolve_transposed,
     convolve_upsampled,
 )
+from jaxpaint.layers.partial_conv import PartialConv, repeat
 
 # Batch, height, width, in, out, size, stride, padding, dilation. The first six have few
 # output pixels and are matrix products on a CPU; the others are not.
@@ -144,6 +145,24 @@ def test_convolution_of_doubled_pixels(size, side) -> None:
 
     for got, want in zip(*compare(x, kernel), strict=True):
         check(got, want)
+
+
+@pytest.mark.parametrize("side", [8, 32])
+def test_a_partial_convolution_doubles_pixels_itself(side) -> None:
+    # On both sides of the number of pixels from which it need not make them.
+    rng = np.random.default_rng(side)
+    inputs = [
+        jnp.asarray(rng.standard_normal((1, n, n, 3), dtype=np.float32))
+        for n in (side // 2, side)
+    ]
+    known = [(x[..., :1] > 0).astype(jnp.float32) for x in inputs]
+    layer = partial(PartialConv, 4, 3, padding=1)
+    variables = layer().init(jax.random.key(0), inputs[1:] * 2)
+    got, mask = layer(upsample=True).apply(variables, inputs, known)
+    big = [repeat(inputs[0]), inputs[1]], [repeat(known[0]), known[1]]
+    want, want_mask = layer().apply(variables, *big)
+    check(got, want)
+    np.testing.assert_array_equal(mask, want_mask)
 
 
 @pytest.mark.parametrize("case", [CASES[1], CASES[7]])

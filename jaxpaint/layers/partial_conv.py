@@ -12,6 +12,10 @@ from jax import lax
 
 from jaxpaint.layers.convolution import convolve, convolve_upsampled
 
+# Output pixels (of a batch) from which doubling is worth avoiding: for fewer the sums
+# over the kernel cost more than the multiplications that they save.
+_DOUBLED = 512
+
 
 class PartialConv(nn.Module):
     """Convolution over known pixels only, which also says what it could compute.
@@ -89,7 +93,8 @@ class PartialConv(nn.Module):
     def _convolve(self, inputs: Sequence[jax.Array], kernel: jax.Array) -> jax.Array:
         first, *rest = inputs
         height, width = inputs[-1].shape[1:3]
-        if self.upsample and height % 2 == width % 2 == 0:
+        even = height % 2 == width % 2 == 0
+        if self.upsample and even and len(first) * height * width > _DOUBLED:
             # Faster than doubling the pixels, with the same result.
             channels = first.shape[-1]
             return convolve_upsampled(
