@@ -212,9 +212,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(config_file, tmp_path):
     finish(start(config_file, workdir, "steps=3"))
 
     def starve():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
 
-    told = finish(start(config_file, workdir, "steps=30", preexec_fn=starve), 2)
+    told = finish(start(config_file, workdir, "steps=12", preexec_fn=starve), 2)
     errors = [line for line in told.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert "earlier checkpoints are unharmed" in errors[0]

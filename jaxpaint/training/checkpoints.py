@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class Checkpoints:
             policies.append(
                 checkpoint_managers.BestN(get_metric_fn=rank, reverse=self._lowest, n=1)
             )
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        for name in ("absl", "asyncio"):  # errors are raised as well
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         with _clear_errors(workdir):
             self._manager = ocp.CheckpointManager(
                 (workdir / FOLDER).absolute(),
@@ -132,18 +134,21 @@ class Checkpoints:
 
 
 def ignore_late_callbacks() -> None:
-    """Keeps tracebacks off the screen that follow an error which is told already.
+    """Keeps tracebacks of background threads off the screen.
 
-    When a write fails, orbax ends its event loop; what its other writes report to that
-    afterwards has no listener any more, and would be printed by the interpreter.
+    What goes wrong in orbax's threads is raised again where its result is waited for;
+    the interpreter would print it a second time, and also what their other writes
+    report to an event loop that has ended.
     """
     show = sys.excepthook
 
     def hook(kind: Any, error: BaseException, trace: Any) -> None:
-        if "Event loop is closed" not in str(error):
+        if threading.current_thread() is threading.main_thread():
             show(kind, error, trace)
 
     sys.excepthook = hook
+    threading.excepthook = lambda about: None
+    sys.unraisablehook = lambda about: None
 
 
 def _score(metrics: Mapping[str, float] | None, worst: float) -> float:
