@@ -287,14 +287,15 @@ def from_json(text: str) -> Config:
         if isinstance(value, dict):
             for key, inner in value.items():
                 full = f"{name}.{key}"
-                config = _replace(config, full, [name, key], _tuples(inner))
+                config = _replace(config, full, [name, key], tuples(inner))
         else:
-            config = _replace(config, name, [name], _tuples(value))
+            config = _replace(config, name, [name], tuples(value))
     return config
 
 
-def _tuples(value: object) -> object:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """Returns a JSON value with tuples, which options need, in the place of lists."""
+    return tuple(tuples(v) for v in value) if isinstance(value, list) else value
 
 
 FREE = (

@@ -117,7 +117,7 @@ def read_rgb(
     Raises:
       InputError: no file, no picture, damaged, or too many pixels.
     """
-    with _blaming(path):
+    with _blaming_picture(path):
         with path.open("rb") if contents is None else io.BytesIO(contents) as file:
             # `warnings.catch_warnings`, as `_opened` has it, is not for threads.
             image = Image.open(file, formats=_READABLE)
@@ -234,7 +234,7 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """Opens a picture; whatever goes wrong in the block is the fault of the file."""
     # Given a path, Pillow would map some TIFF files into memory and mix up the sides
     # of those with an orientation.
-    with _blaming(path), path.open("rb") as file:
+    with _blaming_picture(path), path.open("rb") as file:
         with warnings.catch_warnings():
             # Pillow warns at half of the size that it refuses; refusing suffices.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -243,8 +243,11 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
 
 
 @contextlib.contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Turns whatever goes wrong in the block into an InputError about the file."""
+def blaming(path: Path, want: str) -> Iterator[None]:
+    """Turns whatever goes wrong in the block into an InputError about the file.
+
+    `want` says what the file should be: "a picture".
+    """
     try:
         yield
     except InputError:
@@ -254,19 +257,30 @@ def _blaming(path: Path) -> Iterator[None]:
     except PermissionError:
         raise InputError(f"{path} may not be read (permission denied)") from None
     except IsADirectoryError:
-        raise InputError(f"{path} is a folder; want a picture") from None
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise InputError(f"{path} is too large; at most {limit} megapixels") from None
-    except UnidentifiedImageError:
-        if path.exists() and path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes); want a picture") from None
-        raise InputError(
-            f"{path} is not a picture; want PNG, JPEG, WebP, BMP or TIFF"
-        ) from None
+        raise InputError(f"{path} is a folder; want {want}") from None
     except Exception as error:
         # Decoders answer damage with a dozen different exceptions.
-        raise InputError(f"{path} is damaged or truncated ({error})") from error
+        why = " ".join(str(error).split())
+        raise InputError(f"{path} is damaged or truncated ({why})") from error
+
+
+@contextlib.contextmanager
+def _blaming_picture(path: Path) -> Iterator[None]:
+    """Does what `blaming` does for files that should be pictures."""
+    with blaming(path, "a picture"):
+        try:
+            yield
+        except Image.DecompressionBombError:
+            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+            raise InputError(
+                f"{path} is too large; at most {limit} megapixels"
+            ) from None
+        except UnidentifiedImageError:
+            if path.exists() and path.stat().st_size == 0:
+                raise InputError(f"{path} is empty (0 bytes); want a picture") from None
+            raise InputError(
+                f"{path} is not a picture; want PNG, JPEG, WebP, BMP or TIFF"
+            ) from None
 
 
 def _decode(path: Path) -> tuple[Image.Image, bytes | None]:

@@ -1,11 +1,7 @@
 """Gradients and parameter updates, from which methods build their training steps.
 
-transformation = optimization.optimizer(optim)
-network = optimization.begin(variables, transformation)
-grads, stats, metrics = optimization.gradients(
-    loss, network, batch, key, microbatches=optim.microbatches
-)
-network = optimization.update(network, grads, stats, transformation)
+The order in a step: `gradients` of the loss at a `Network` that `begin` made, then
+`update`, then, where there is one, `moving_average`.
 """
 
 from collections.abc import Callable

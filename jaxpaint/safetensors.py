@@ -89,20 +89,13 @@ def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
       InputError: no such file, or one that is damaged or of another format.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
-            size = path.stat().st_size
-            if len(start) < 8 or length > min(size - 8, _LONGEST_HEADER):
-                _refuse(path, f"a header of {length} bytes in a file of {size}")
-            text = file.read(length)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder; want a .safetensors file") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    with files.blaming(path, "a .safetensors file"), path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        size = path.stat().st_size
+        if len(start) < 8 or length > min(size - 8, _LONGEST_HEADER):
+            _refuse(path, f"a header of {length} bytes in a file of {size}")
+        text = file.read(length)
     try:
         header = json.loads(text, object_pairs_hook=_once)
         metadata = {name: _text(v) for name, v in header.pop(_METADATA, {}).items()}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import ml_dtypes
 import numpy as np
 
+from jaxpaint import files
 from jaxpaint.errors import InputError
 
 _DTYPES: Mapping[str, np.dtype] = {
@@ -80,25 +81,12 @@ def load(path: Path | str) -> Any:
         for any other kind of object.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-            if not start.startswith(b"PK"):
-                raise _wrong_format(path, start)
-            with zipfile.ZipFile(file) as archive:
-                return _Archive(path, archive).load()
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except PermissionError:
-        raise InputError(f"{path} may not be read (permission denied)") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder; want a .pt or .pth file") from None
-    except Exception as error:
-        # A damaged archive or pickle is answered with a dozen different exceptions.
-        why = " ".join(str(error).split())
-        raise InputError(f"{path} is damaged or truncated ({why})") from error
+    with files.blaming(path, "a .pt or .pth file"), path.open("rb") as file:
+        start = file.read(512)
+        if not start.startswith(b"PK"):
+            raise _wrong_format(path, start)
+        with zipfile.ZipFile(file) as archive:
+            return _Archive(path, archive).load()
 
 
 def _wrong_format(path: Path, start: bytes) -> InputError:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxpaint import safetensors
+from jaxpaint.config import tuples
 from jaxpaint.convert import convert, template
 from jaxpaint.convert.coverage import Source, assemble, leaves, nest
 from jaxpaint.errors import InputError
@@ -123,7 +124,6 @@ def of_run(run: Path, step: int | str | None = None) -> Weights:
       InputError: no run, no such checkpoint, or a damaged one.
     """
     import jax
-    import jax.numpy as jnp
 
     from jaxpaint import config as configs
     from jaxpaint.training import checkpoints, programs
@@ -149,12 +149,7 @@ def of_run(run: Path, step: int | str | None = None) -> Weights:
         )
     method = programs.method_of(config)
     size = config.data.image_size
-
-    def example() -> dict[str, jax.Array]:
-        sides = (1, size, size)
-        return {"image": jnp.zeros((*sides, 3)), "mask": jnp.zeros((*sides, 1))}
-
-    state = jax.eval_shape(steps.initial(method, example, config.seed))
+    state = jax.eval_shape(steps.initial(method, size, config.seed))
     state = checkpoints.restore_on_host(run, int(number), state)
     params = jax.tree.map(np.asarray, method.eval_params(state.inner))
     about = {"step": str(number), "config": configs.to_json(config).strip()}
@@ -170,14 +165,9 @@ def _described(params: dict[str, Any], metadata: Mapping[str, str]) -> Weights:
             f"{_FORMAT_VERSION}: update jaxpaint"
         )
     try:
-        options = {k: _tuples(v) for k, v in json.loads(metadata["options"]).items()}
+        options = {k: tuples(v) for k, v in json.loads(metadata["options"]).items()}
         size, method = int(metadata["image_size"]), metadata["method"]
     except (KeyError, AttributeError, ValueError) as error:
         raise InputError(f"its metadata is incomplete: {error}") from None
     about = {k: v for k, v in metadata.items() if k not in _METADATA}
     return Weights(method, options, params, size, about)
-
-
-def _tuples(value: Any) -> Any:
-    """Returns a JSON value with tuples, which options need, in the place of lists."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -34,12 +34,8 @@ CONFIG = Config(
 
 @pytest.fixture(scope="module")
 def state() -> steps.TrainState:
-    def example() -> dict[str, jax.Array]:
-        sides = (1, SIZE, SIZE)
-        return {"image": jnp.zeros((*sides, 3)), "mask": jnp.zeros((*sides, 1))}
-
     generator = np.random.default_rng(0)
-    shapes = jax.eval_shape(steps.initial(programs.method_of(CONFIG), example, seed=0))
+    shapes = jax.eval_shape(steps.initial(programs.method_of(CONFIG), SIZE, seed=0))
     return jax.tree.map(
         lambda x: jnp.asarray(generator.uniform(0.01, 0.1, x.shape), x.dtype), shapes
     )

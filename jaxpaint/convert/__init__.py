@@ -129,15 +129,13 @@ def template(method: str, options: Mapping[str, Any], image_size: int) -> Any:
     pictures with sides of `image_size`; nothing is computed.
     """
     import jax
-    import jax.numpy as jnp
 
     from jaxpaint import methods
 
     made = methods.make(method, **options)
-    sides = (1, image_size, image_size)
 
     def init() -> Any:
-        batch = {"image": jnp.zeros((*sides, 3)), "mask": jnp.zeros((*sides, 1))}
-        return made.eval_params(made.init(jax.random.key(0), batch))
+        state = made.init(jax.random.key(0), methods.example(image_size))
+        return made.eval_params(state)
 
     return jax.eval_shape(init)

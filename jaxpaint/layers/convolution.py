@@ -345,22 +345,19 @@ def _input_gradient_by_phases(
     return x[:, : sides[0], : sides[1]]
 
 
-class Conv(nn.Module):
-    """Convolution with square kernels; parameters `kernel` and, on request, `bias`."""
+class _Layer(nn.Module):
+    """What both layers have; parameters `kernel` and, on request, `bias`."""
 
     features: int
     kernel_size: int
     stride: int = 1
     padding: int = 0
-    dilation: int = 1
     use_bias: bool = True
     dtype: Any = jnp.float32
     kernel_init: Callable = nn.initializers.he_normal()
     bias_init: Callable = nn.initializers.zeros
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, H, W, I]` to `[B, H', W', features]` of `dtype`."""
+    def _apply(self, convolve: Callable, x: jax.Array, **options: int) -> jax.Array:
         size = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, size)
         y = convolve(
@@ -368,39 +365,29 @@ class Conv(nn.Module):
             kernel.astype(self.dtype),
             stride=self.stride,
             padding=self.padding,
-            dilation=self.dilation,
+            **options,
         )
-        return _add_bias(self, y)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", self.bias_init, (self.features,))
+        return y + bias.astype(self.dtype)[None, None, None]
 
 
-class ConvTranspose(nn.Module):
-    """Transposed convolution with square kernels; parameters as in `Conv`."""
+class Conv(_Layer):
+    """Convolution with square kernels; parameters `kernel` and, on request, `bias`."""
 
-    features: int
-    kernel_size: int
-    stride: int = 1
-    padding: int = 0
-    use_bias: bool = True
-    dtype: Any = jnp.float32
-    kernel_init: Callable = nn.initializers.he_normal()
-    bias_init: Callable = nn.initializers.zeros
+    dilation: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, I]` to `[B, H', W', features]` of `dtype`."""
-        size = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, size)
-        y = convolve_transposed(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-        )
-        return _add_bias(self, y)
+        return self._apply(convolve, x, dilation=self.dilation)
 
 
-def _add_bias(module: Conv | ConvTranspose, y: jax.Array) -> jax.Array:
-    if not module.use_bias:
-        return y
-    bias = module.param("bias", module.bias_init, (module.features,))
-    return y + bias.astype(module.dtype)[None, None, None]
+class ConvTranspose(_Layer):
+    """Transposed convolution with square kernels; parameters as in `Conv`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, H, W, I]` to `[B, H', W', features]` of `dtype`."""
+        return self._apply(convolve_transposed, x)

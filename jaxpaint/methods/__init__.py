@@ -8,8 +8,10 @@ import importlib
 import inspect
 import pkgutil
 
+import jax.numpy as jnp
+
 from jaxpaint.errors import InputError, unknown_name
-from jaxpaint.types import Method
+from jaxpaint.types import Batch, Method
 
 
 def names() -> list[str]:
@@ -33,3 +35,9 @@ def make(name: str, **options: object) -> Method:
                 raise InputError(f"method '{name}' has no options; got '{option}'")
             raise unknown_name(f"option of method '{name}'", option, known)
     return factory(**options)
+
+
+def example(image_size: int) -> Batch:
+    """Returns a batch of one grey picture, of use for its shapes: see `Method.init`."""
+    sides = (1, image_size, image_size)
+    return {"image": jnp.zeros((*sides, 3)), "mask": jnp.zeros((*sides, 1))}

@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,11 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, settings: configs.Checkpoint):
         self._lowest = settings.best_is == "lowest"
-        self._worst = math.inf if settings.best_is == "lowest" else -math.inf
+        worst = math.inf if self._lowest else -math.inf
         policies: list[checkpoint_managers.PreservationPolicy] = [
             checkpoint_managers.LatestN(settings.keep)
         ]
-        rank = functools.partial(_score, worst=self._worst) if settings.best else None
+        rank = functools.partial(_score, worst=worst) if settings.best else None
         if rank is not None:
             policies.append(
                 checkpoint_managers.BestN(get_metric_fn=rank, reverse=self._lowest, n=1)
@@ -61,8 +62,8 @@ class Checkpoints:
                 ),
             )
         self._workdir = workdir
-        step = best_step(workdir, settings) if settings.best else None
-        self._best = self._worst if step is None else scores(workdir)[step]
+        known = scores(workdir).values() if settings.best else ()
+        self._best = (min if self._lowest else max)([worst, *known])
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -134,21 +135,33 @@ class Checkpoints:
 
 
 def ignore_late_callbacks() -> None:
-    """Keeps tracebacks of background threads off the screen.
+    """Keeps tracebacks of orbax's threads off the screen.
 
-    What goes wrong in orbax's threads is raised again where its result is waited for;
-    the interpreter would print it a second time, and also what their other writes
-    report to an event loop that has ended.
+    What goes wrong in them is raised again where its result is waited for; the
+    interpreter would print it a second time, and also what their other writes report to
+    an event loop that has ended.
     """
-    show = sys.excepthook
+    thread_hook, late_hook = threading.excepthook, sys.unraisablehook
 
-    def hook(kind: Any, error: BaseException, trace: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            show(kind, error, trace)
+    def on_thread(about: threading.ExceptHookArgs) -> None:
+        if not _of_orbax(about.exc_value):
+            thread_hook(about)
 
-    sys.excepthook = hook
-    threading.excepthook = lambda about: None
-    sys.unraisablehook = lambda about: None
+    def on_late(about: "sys.UnraisableHookArgs") -> None:
+        if not _of_orbax(about.exc_value):
+            late_hook(about)
+
+    threading.excepthook = on_thread
+    sys.unraisablehook = on_late
+
+
+def _of_orbax(error: BaseException | None) -> bool:
+    """Returns whether an exception went through orbax or the event loop it uses."""
+    packages = {
+        frame.f_globals.get("__name__", "").partition(".")[0]
+        for frame, _ in traceback.walk_tb(error.__traceback__ if error else None)
+    }
+    return not packages.isdisjoint({"orbax", "asyncio", "tensorstore"})
 
 
 def _score(metrics: Mapping[str, float] | None, worst: float) -> float:

@@ -24,8 +24,8 @@ _PEAKS = {
 makers state it."""
 
 
-def peak_flops() -> tuple[float, str]:
-    """Returns the FLOP/s that all devices could do at most, and how that is known.
+def peak_flops() -> float:
+    """Returns the FLOP/s that all devices could do at most.
 
     For a device that is not in the table a matrix multiplication is timed.
     """
@@ -33,11 +33,11 @@ def peak_flops() -> tuple[float, str]:
     # The longest name that fits: "TPU v5" would also fit a "TPU v5 lite".
     names = [name for name in _PEAKS if kind.startswith(name)]
     if names:
-        return _PEAKS[max(names, key=len)] * jax.device_count(), "bfloat16 peak"
+        return _PEAKS[max(names, key=len)] * jax.device_count()
     if jax.default_backend() == "cpu":
         # Simulated devices share the cores of the machine.
-        return measured_flops() * jax.process_count(), "measured matmul"
-    return measured_flops() * jax.device_count(), "measured matmul"
+        return measured_flops() * jax.process_count()
+    return measured_flops() * jax.device_count()
 
 
 def measured_flops(side: int = 1024, repeats: int = 8) -> float:

@@ -28,9 +28,10 @@ def describe(config: Config) -> Iterator[str]:
     )
     for name, count in programs.networks(program.state).items():
         yield f"parameters {name or 'network'} {count:,}"
-    flops = programs.step_flops(program)
+    lowered = programs.lower(program)
+    flops = programs.step_flops(program, lowered)
     yield f"FLOPs      {flops:.4g} a step, as the compiler counts them"
-    sizes = costs.memory(programs.lower(program).compile())
+    sizes = costs.memory(lowered.compile())
     if sizes:
         held = sizes["arguments"] + sizes["outputs"] - sizes["shared"]
         yield (

@@ -11,7 +11,7 @@ import numpy as np
 from jaxpaint import masks, methods, metrics
 from jaxpaint.config import Config
 from jaxpaint.errors import InputError, unknown_name
-from jaxpaint.images import to_float
+from jaxpaint.images import to_float, to_uint8
 from jaxpaint.training import mesh as meshes
 from jaxpaint.training.programs import Program
 from jaxpaint.training.record import Record
@@ -134,8 +134,7 @@ def result_rows(
     def triple(params: Any, image: jax.Array, mask: jax.Array) -> jax.Array:
         result = inpaint(params, image, mask, jax.random.key(_KEY))
         masked = jnp.where(mask > 0, 1.0, image)
-        columns = jnp.concatenate([image, masked, result], axis=2)
-        return jnp.round((jnp.clip(columns, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+        return jnp.concatenate([image, masked, result], axis=2)
 
     compiled = jax.jit(triple, out_shardings=meshes.replicated(mesh))
 
@@ -143,7 +142,7 @@ def result_rows(
         part = evaluation.parts[0]
         rows = min(rows, evaluation.pictures, part["image"].shape[0])
         columns = [
-            np.asarray(jax.device_get(compiled(params, part["image"], part[kind])))
+            to_uint8(jax.device_get(compiled(params, part["image"], part[kind])))
             for kind in evaluation.kinds
         ]
         return np.concatenate(

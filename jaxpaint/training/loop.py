@@ -229,6 +229,7 @@ def _compile(
     """Returns the compiled step and its FLOPs."""
     progress.note("compiling...")
     start = time.perf_counter()
-    compiled = programs.lower(program).compile()
+    lowered = programs.lower(program)
+    compiled = lowered.compile()
     progress.note(f"compiled in {time.perf_counter() - start:.1f} s")
-    return compiled, programs.step_flops(program)
+    return compiled, programs.step_flops(program, lowered)

@@ -87,14 +87,7 @@ def build(config: Config, devices: Sequence[Any] | None = None) -> Program:
     )
     draw = functools.partial(augment.prepare, data=data)
 
-    def example() -> dict[str, jax.Array]:
-        # Shapes only matter; one picture suffices, and init runs on every device.
-        return {
-            "image": jnp.zeros((1, size, size, 3)),
-            "mask": jnp.zeros((1, size, size, 1)),
-        }
-
-    init = steps.initial(method, example, config.seed)
+    init = steps.initial(method, size, config.seed)
     shapes = jax.eval_shape(init)
     shardings = meshes.of_state(mesh, shapes, config.mesh.rules)
     state = jax.tree.map(
@@ -187,12 +180,13 @@ def networks(state: Any) -> dict[str, int]:
     }
 
 
-def step_flops(program: Program) -> float:
+def step_flops(program: Program, lowered: jax.stages.Lowered) -> float:
     """Returns the FLOPs of a step over all devices, as the compiler counts them.
 
-    Counted with one microbatch, since the compiler counts the body of a loop once.
+    `lowered` is the program's step. One with microbatches is lowered anew without them:
+    the compiler counts the body of a loop once.
     """
     if program.config.optim.microbatches > 1:
         optim = dataclasses.replace(program.config.optim, microbatches=1)
-        program = build(dataclasses.replace(program.config, optim=optim))
-    return costs.flops(lower(program))
+        lowered = lower(build(dataclasses.replace(program.config, optim=optim)))
+    return costs.flops(lowered)

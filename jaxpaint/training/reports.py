@@ -51,7 +51,7 @@ class Reports:
         self.last_saved = step
         self._record, self._progress = record, progress
         self._batch_size, self._flops = batch_size, step_flops
-        self._peak = costs.peak_flops()[0] if step_flops else 0.0
+        self._peak = costs.peak_flops() if step_flops else 0.0
         self._waiting: deque[_Waiting] = deque()
         self._step, self._clock = step, time.perf_counter()
 

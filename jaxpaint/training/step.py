@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxpaint import methods
 from jaxpaint.types import Batch, Method, Metrics, State
 
 FINE = -1
@@ -56,14 +57,13 @@ def add(tally: Tally, metrics: Metrics, step: jax.Array) -> Tally:
     )
 
 
-def initial(
-    method: Method, example: Callable[[], Batch], seed: int
-) -> Callable[[], TrainState]:
+def initial(method: Method, image_size: int, seed: int) -> Callable[[], TrainState]:
     """Returns the function that makes the state before the first step."""
 
     def init() -> TrainState:
         key = jax.random.fold_in(jax.random.key(seed), 0)
-        return TrainState(jnp.zeros((), jnp.int32), method.init(key, example()))
+        inner = method.init(key, methods.example(image_size))
+        return TrainState(jnp.zeros((), jnp.int32), inner)
 
     return init
 
