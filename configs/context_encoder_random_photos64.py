@@ -3,9 +3,10 @@
 Command:  python train.py configs/context_encoder_random_photos64.py \
             --workdir runs/random data.train=FOLDER data.validation=FOLDER
 Hardware: 2 CPU cores, 4 GB of memory.
-Time:     12 minutes.
-Score:    L1 over the hole, random regions and random blocks: below that of the mean
-          color.
+Time:     5 minutes.
+Score:    L1 over the hole on 62 photographs, random regions and random blocks: 0.1163
+          and 0.1173; mean color 0.1672 and 0.1755; harmonic 0.0622 and 0.0765, which
+          a network without skip connections cannot reach next to known pixels.
 
 As context_encoder_center_photos64.py, with a hole of its own for every picture, and
 nothing learned where pixels are known.
