@@ -1,0 +1,1 @@
+"""Networks and processes of diffusion models."""
