@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxpaint import safetensors
 from jaxpaint.config import tuples
-from jaxpaint.convert import convert, template
+from jaxpaint.convert import convert, is_of_diffusers, template
 from jaxpaint.convert.coverage import Source, assemble, leaves, nest
 from jaxpaint.errors import InputError
 from jaxpaint.version import __version__
@@ -53,7 +53,8 @@ def load(path: Path | str) -> Weights:
     Args:
       path: a `.safetensors` file of `jaxpaint export` or `jaxpaint convert`, the folder
         of a training run (its best checkpoint, otherwise the latest), one of its
-        `checkpoints/<step>`, or a published file that `jaxpaint.convert` knows.
+        `checkpoints/<step>`, or a published file or folder that `jaxpaint.convert`
+        knows.
 
     Raises:
       InputError: nothing of that, damage, or arrays that do not fit the method.
@@ -70,7 +71,8 @@ def read(path: Path | str) -> Weights:
     if path.is_dir():
         if path.parent.name == "checkpoints" and path.name.isdigit():
             return of_run(path.parent.parent, int(path.name))
-        return of_run(path)
+        if not is_of_diffusers(path):
+            return of_run(path)
     if path.suffix == ".safetensors":
         arrays, metadata = safetensors.read(path)
         if metadata.get("format") == "jaxpaint":

@@ -9,9 +9,12 @@ The converter of a method is `jaxpaint/convert/<method>.py` with two pure functi
 
 `arrays` is the flat state dict: containers are unwrapped and the `module.` of
 `DataParallel` is gone; `within` takes out the part under another prefix.
+
+For folders of diffusers, `convert` also takes the content of their `config.json`.
 """
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +27,9 @@ from jaxpaint.errors import InputError, unknown_name
 
 _CONTAINERS = ("state_dict", "model", "netG", "generator", "params")
 """Names under which files keep the state dict of the network that inference needs."""
+
+_OF_DIFFUSERS = {"UNet2DModel": "repaint"}
+"""The methods of networks of diffusers, by the names of their classes."""
 
 
 class Converted(NamedTuple):
@@ -45,14 +51,15 @@ class Converted(NamedTuple):
 def names() -> list[str]:
     """Returns the names of the methods that have a converter, sorted."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in found if name != "coverage")
+    return sorted(name for name in found if name != "coverage" and name[0] != "_")
 
 
 def convert(path: Path | str, method: str | None = None) -> Converted:
-    """Returns the weights of a file that another project published.
+    """Returns the weights that another project published.
 
     Args:
-      path: a `.safetensors` file, or a file of `torch.save` with any other suffix.
+      path: a `.safetensors` file, a file of `torch.save` with any other suffix, or a
+        folder of diffusers: of the network, or of a pipeline that has it in `unet`.
       method: a name out of `names()`; by default the first that recognizes the file.
 
     Raises:
@@ -62,9 +69,9 @@ def convert(path: Path | str, method: str | None = None) -> Converted:
     if method is not None and method not in names():
         raise unknown_name("converter", method, names())
     try:
-        torch = Path(path).suffix != ".safetensors"
-        loaded = torch_file.load(path) if torch else safetensors.read(path)[0]
-        arrays = state_dict(loaded)
+        if Path(path).is_dir():
+            return _of_diffusers(Path(path), method)
+        arrays = _read(Path(path))
         for name in [method] if method else names():
             converter = importlib.import_module(f"{__name__}.{name}")
             if method or converter.recognizes(arrays):
@@ -76,6 +83,58 @@ def convert(path: Path | str, method: str | None = None) -> Converted:
     except InputError as error:
         where = "" if str(error).startswith(str(path)) else f"{path}: "
         raise InputError(f"{where}{error}") from None
+
+
+def is_of_diffusers(folder: Path) -> bool:
+    """Returns whether a folder holds a network or a pipeline of diffusers."""
+    return any(_class_name(path) for path in _configs(folder))
+
+
+def _configs(folder: Path) -> list[Path]:
+    """Returns where the configuration of a network may lie."""
+    return [folder / "config.json", folder / "unet" / "config.json"]
+
+
+def _class_name(path: Path) -> str | None:
+    """Returns what kind of network a file of diffusers configures; None: no such."""
+    try:
+        return json.loads(path.read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _of_diffusers(folder: Path, method: str | None) -> Converted:
+    """Returns the weights in a folder; see `convert`."""
+    found = [path for path in _configs(folder) if _class_name(path)]
+    if not found:
+        raise InputError(
+            "no folder of diffusers: want config.json with a _class_name, and "
+            "diffusion_pytorch_model.safetensors, here or in unet"
+        )
+    config = json.loads(found[0].read_text())
+    kind = config["_class_name"]
+    name = _OF_DIFFUSERS.get(kind)
+    if name is None or method not in (None, name):
+        wanted = [
+            key for key, value in _OF_DIFFUSERS.items() if method in (None, value)
+        ]
+        known = f"known: {', '.join(wanted)}" if wanted else f"{method} has none there"
+        raise InputError(f"config.json is of a network '{kind}' of diffusers; {known}")
+    for suffix in (".safetensors", ".bin"):
+        weights = found[0].with_name(f"diffusion_pytorch_model{suffix}")
+        if weights.exists():
+            converter = importlib.import_module(f"{__name__}.{name}")
+            return converter.convert(_read(weights), config)
+    raise InputError(
+        "diffusion_pytorch_model.safetensors is missing beside config.json"
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Returns the state dict in a file."""
+    if path.suffix == ".safetensors":
+        return state_dict(safetensors.read(path)[0])
+    return state_dict(torch_file.load(path))
 
 
 def state_dict(loaded: Any) -> dict[str, np.ndarray]:
