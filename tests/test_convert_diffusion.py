@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxpaint import convert, safetensors, weights
+from jaxpaint.cli.main import main
 from jaxpaint.convert import coverage
 from jaxpaint.convert._guided_classifier import convert_classifier
 from jaxpaint.convert.repaint import convert as convert_arrays
@@ -246,3 +247,19 @@ def test_damage_is_said_in_one_line() -> None:
     refused("weights of a classifier", **encoder)
     with pytest.raises(InputError, match="no weights of guided-diffusion's classifier"):
         convert_classifier(arrays)
+
+
+@pytest.mark.parity
+def test_the_command_takes_what_arrays_do_not_tell(
+    fixtures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (case,) = fixtures.glob("repaint_unet_celeba")
+    output = tmp_path / "a.safetensors"
+    command = ["convert", str(case / "weights.pth"), "--output", str(output)]
+    assert main([*command, "--option", "head_channels=16"]) == 0
+    read = weights.read(output)
+    assert read.options["head_channels"] == 16
+    assert read.options["attention"] == (2,)
+    assert main([*command, "--overwrite", "--option", "blocks=2"]) == 2
+    assert "the weights do not fit" in capsys.readouterr().err
+    assert weights.read(output).options["blocks"] == 1

@@ -126,7 +126,9 @@ def randomized(network: nn.Module, *inputs: jax.Array) -> dict:
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     rng = np.random.default_rng(1)
     return jax.tree.map(
-        lambda x: jnp.asarray(rng.normal(0, 0.5 / len(x) ** 0.5, x.shape), x.dtype),
+        lambda x: jnp.asarray(
+            rng.normal(0, np.prod(x.shape[:-1]) ** -0.5, x.shape), x.dtype
+        ),
         shapes,
     )
 

@@ -8,8 +8,9 @@ import argparse
 from pathlib import Path
 
 from jaxpaint import convert
+from jaxpaint.cli import catalogue
 from jaxpaint.cli.export import add_output, check_output, store
-from jaxpaint.weights import Weights
+from jaxpaint.weights import Weights, fitting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,13 +19,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="a .pt, .pth, .ckpt or .safetensors file",
+        help="a .pt, .pth, .ckpt or .safetensors file, or a folder of diffusers",
     )
     parser.add_argument(
         "--method",
         metavar="NAME",
         help=f"whose weights they are: {', '.join(convert.names())} (default: told by "
         "the names of the arrays)",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the method that the arrays do not tell, in the place of the "
+        "usual value; may be repeated",
     )
     add_output(parser)
 
@@ -33,5 +42,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs `jaxpaint convert`; returns the exit code."""
     check_output(args.output, args.overwrite)
     converted = convert.convert(args.file, args.method)
-    store(Weights(*converted, about={"source": args.file.name}), args.output)
+    weights = Weights(*converted, about={"source": args.file.name})
+    if changes := catalogue.parse_options(weights.method, args.option):
+        weights = fitting(weights._replace(options=weights.options | changes))
+    store(weights, args.output)
     return 0
