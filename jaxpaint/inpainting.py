@@ -16,14 +16,33 @@ _SUSPICIOUS_SHARE = 0.75
 
 @functools.lru_cache(maxsize=32)
 def _prepared(name: str, options: tuple[tuple[str, object], ...]) -> tuple:
+    """Returns the method, and a function that fills a window and tells how far it is:
+    `(params, image, mask, key, place, tell) -> image`."""
     method = methods.make(name, **dict(options))
 
-    def fill(params: Params, image: jax.Array, mask: jax.Array, key: jax.Array, place):
-        for number in place:
-            key = jax.random.fold_in(key, number)
-        return method.inpaint(params, image, mask, key)
+    def at_place(run: Callable) -> Callable:
+        def placed(params: Params, image, mask, key: jax.Array, place):
+            for number in place:
+                key = jax.random.fold_in(key, number)
+            return run(params, image, mask, key)
 
-    return method, jax.jit(fill)
+        return jax.jit(placed)
+
+    stages = method.stages
+    if stages is None:
+        run = at_place(method.inpaint)
+        return method, lambda *args: run(*args[:-1])
+    begin, advance = at_place(stages.begin), jax.jit(stages.advance)
+    finish = jax.jit(stages.finish)
+
+    def fill(params: Params, image, mask, key, place, tell: Callable) -> jax.Array:
+        carry = begin(params, image, mask, key, place)
+        for number, part in enumerate(stages.parts, start=1):
+            carry = jax.block_until_ready(advance(params, carry, part))
+            tell(number / len(stages.parts))
+        return finish(carry)
+
+    return method, fill
 
 
 def inpaint(
@@ -34,7 +53,7 @@ def inpaint(
     *,
     options: Mapping[str, object] | None = None,
     params: Params = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, int], None] | None = None,
 ) -> np.ndarray:
     """Returns the image with its hole filled; known pixels come back unchanged.
 
@@ -51,7 +70,8 @@ def inpaint(
       options: of the method, by name.
       params: of a learned method, as `jaxpaint.load` returns them with its options;
         classical methods have none.
-      progress: called with (windows done, windows in all).
+      progress: called with (windows done, windows in all); the first is a fraction
+        while a method that tells how far it is works on a window.
 
     Returns:
       An array of the image's shape and dtype.
@@ -78,12 +98,17 @@ def inpaint(
     plans = [regions.plan(hole, chosen.window) for hole in holes]
     total = sum(len(plan.pieces) for plan in plans)
     done = 0
+
+    def tell(share: float) -> None:
+        if progress is not None and share < 1:
+            progress(done + share, total)
+
     result = batch.copy()
     for i, (picture, plan) in enumerate(zip(result, plans, strict=True)):
         missing = plan.labels > 0
         for j, piece in enumerate(plan.pieces):
             cut, hole = picture[piece.window], missing[piece.window]
-            fill = _fill(run, params, cut, hole, key, (i, j))
+            fill = _fill(run, params, cut, hole, key, (i, j), tell)
             labels = plan.labels[piece.core]
             paste = missing[piece.core] & np.isin(labels, piece.labels)
             rows, cols = (
@@ -105,12 +130,13 @@ def _fill(
     hole: np.ndarray,
     key: jax.Array,
     place: tuple[int, int],
+    tell: Callable[[float], None],
 ) -> np.ndarray:
     """Fills one window; `place` is the number of the image and of the window in it."""
     unit = images.to_float(cut) if cut.dtype == np.uint8 else cut.astype(np.float32)
     unit = np.where(hole[..., None], np.float32(0), unit)
     mask = hole[..., None].astype(np.float32)
-    fill = np.asarray(run(params, unit[None], mask[None], key, place))[0]
+    fill = np.asarray(run(params, unit[None], mask[None], key, place, tell))[0]
     return images.to_uint8(fill) if cut.dtype == np.uint8 else fill.astype(cut.dtype)
 
 

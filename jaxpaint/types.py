@@ -39,6 +39,23 @@ class Window(NamedTuple):
     """
 
 
+class Stages(NamedTuple):
+    """Inpainting in pieces, for methods that take so long that people want to see how
+    far they are, and to stop them. One after another they give what `inpaint` does."""
+
+    begin: Callable[[Params, jax.Array, jax.Array, jax.Array], Any]
+    """`(params, image, mask, key) -> carry`."""
+
+    parts: tuple[Any, ...]
+    """Pytrees of arrays, of the same shapes: what `advance` does, part by part."""
+
+    advance: Callable[[Params, Any, Any], Any]
+    """`(params, carry, part) -> carry`."""
+
+    finish: Callable[[Any], jax.Array]
+    """`(carry) -> image`."""
+
+
 class Method(NamedTuple):
     """An inpainting method as pure functions, in the manner of an optax transformation.
 
@@ -64,6 +81,9 @@ class Method(NamedTuple):
     load_params: Callable[[State, Params], State] | None = None
     """`(state, params) -> state`: puts what `eval_params` returns into a fresh state,
     to go on training from published or exported weights; None for classical methods."""
+
+    stages: Stages | None = None
+    """`inpaint` in pieces, where it takes long."""
 
 
 def classical(

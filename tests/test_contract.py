@@ -24,6 +24,16 @@ QUICK = {
         "bottleneck": 16,
         "overlap": 1,
     },
+    "repaint": {
+        "image_size": 16,
+        "channels": 32,
+        "multipliers": (1,),
+        "blocks": 1,
+        "attention": (),
+        "steps": 100,
+        "levels": 4,
+        "jump": 1,
+    },
     "partial_conv": {"levels": 3, "width": 4, "perceptual": 0.0, "style": 0.0},
 }
 
@@ -199,6 +209,21 @@ def test_input_that_does_not_fit_is_refused(name, image, mask):
         jaxpaint.inpaint(
             image, mask, name, options=QUICK.get(name), params=params(name)
         )
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if method(n).stages])
+def test_stages_give_what_inpaint_gives(name):
+    image, mask = batch(1)
+    stages = method(name).stages
+    carry = jax.jit(stages.begin)(params(name), image, mask, KEY)
+    advance = jax.jit(stages.advance)
+    assert len(stages.parts) > 1
+    for part in stages.parts:
+        carry = advance(params(name), carry, part)
+    whole = compiled(name)(params(name), image, mask, KEY)
+    np.testing.assert_allclose(
+        np.asarray(stages.finish(carry)), np.asarray(whole), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*CLASSICAL}))

@@ -6,6 +6,7 @@ project is inpainted into the folder 'output'.
 
 import argparse
 import json
+import math
 import sys
 import time
 import traceback
@@ -305,8 +306,8 @@ def _filler(
         # By the sample alone: results do not depend on what else is in a folder.
         key = jax.random.fold_in(jax.random.key(args.seed), sample)
 
-        def show(done: int, total: int) -> None:
-            what = f"{name}, part {done} of {total}"
+        def show(done: float, total: int) -> None:
+            what = f"{name}, part {math.ceil(done)} of {total}"
             progress.show(step + sample + done / max(total, 1), what)
 
         def fill_part(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:

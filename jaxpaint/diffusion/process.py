@@ -18,8 +18,8 @@ from jaxpaint.errors import InputError
 
 def linear_betas(steps: int) -> np.ndarray:
     """Returns betas that rise linearly from 0.1 / steps to 20 / steps, float64."""
-    if steps < 20:
-        raise InputError(f"a linear schedule of {steps} steps; want at least 20")
+    if steps <= 20:
+        raise InputError(f"a linear schedule of {steps} steps; want more than 20")
     return np.linspace(0.1 / steps, 20 / steps, steps, dtype=np.float64)
 
 

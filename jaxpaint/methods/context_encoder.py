@@ -13,6 +13,7 @@ import optax
 
 from jaxpaint import optimization
 from jaxpaint.config import Compute, Optim
+from jaxpaint.crops import resample, sampling
 from jaxpaint.errors import InputError
 from jaxpaint.images import compose
 from jaxpaint.methods._context_encoder_networks import Discriminator, Generator
@@ -237,13 +238,13 @@ def make(
                     -first / step - shift, 1 / step, side, patch_size, reflect=False
                 )
             )
-        share = _resample(1 - mask, *take)
+        share = resample(1 - mask, *take)
         hole = (share < 0.5).astype(jnp.float32)
-        context = _resample(known, *take) / jnp.maximum(share, 1e-6)
+        context = resample(known, *take) / jnp.maximum(share, 1e-6)
         if not whole_image:
             hole = jnp.maximum(hole, center_hole(image_size, overlap))
         prediction = generator.apply(params, masked(context, hole), False)
-        fill = _resample(jnp.asarray(prediction), *put)
+        fill = resample(jnp.asarray(prediction), *put)
         if channels == 1:
             fill = jnp.mean(fill, axis=-1, keepdims=True)
         return compose(image, fill, mask)
@@ -354,30 +355,3 @@ def _around_hole(
         (a + b) / 2 - scale * (image_size / 2) for a, b in zip(low, high, strict=True)
     ]
     return start, [scale, scale]
-
-
-def sampling(
-    start: jax.Array, scale: jax.Array, count: int, length: int, *, reflect: bool
-) -> jax.Array:
-    """Returns weights `[B, count, length]` that resample one axis of a picture.
-
-    Sample i covers pixels from `start + i scale` to `start + (i + 1) scale`, with
-    linear interpolation or, for large scales, a triangle over two samples. Outside, the
-    picture is mirrored with `reflect`, otherwise continued by its border. A start of 0
-    and a scale of 1 give the identity exactly.
-    """
-    middle = start[:, None] + (jnp.arange(count) + 0.5)[None] * scale[:, None]
-    if reflect:
-        middle = middle % (2 * length)
-        middle = jnp.minimum(middle, 2 * length - middle)
-    middle = jnp.clip(middle, 0.5, length - 0.5) - 0.5
-    distance = jnp.abs(middle[:, :, None] - jnp.arange(length)[None, None])
-    width = jnp.maximum(scale, 1)[:, None, None]
-    weights = jnp.maximum(1 - distance / width, 0)
-    return weights / jnp.sum(weights, axis=-1, keepdims=True)
-
-
-def _resample(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    return jnp.einsum(
-        "byh,bhwc,bxw->byxc", rows, image, columns, precision=jax.lax.Precision.HIGHEST
-    )
