@@ -43,20 +43,20 @@ def two_waves(length: int = 32) -> Mixture:
 def denoiser(mixture: Mixture, process: Process, variance: str = "small") -> Denoiser:
     """Returns the posterior mean of the clean signal, which is the best denoiser."""
     spectra, axes = np.linalg.eigh(mixture.covariances)
+    spectra, axes = spectra.astype(np.float32)[None], axes.astype(np.float32)
+    means = mixture.means.astype(np.float32)[None]
+    weights = np.log(mixture.weights).astype(np.float32)[None]
 
     def denoise(x: jax.Array, level: jax.Array) -> Prediction:
         abar = jnp.asarray(process.abar, jnp.float32)[level]
-        signal = x[:, 0, :, 0]
         # Along the axes of each component: [B, K, n].
-        offset = signal[:, None] - jnp.sqrt(abar) * jnp.float32(mixture.means)[None]
-        along = jnp.einsum("bki,kij->bkj", offset, jnp.float32(axes))
-        spread = abar * jnp.float32(spectra) + 1 - abar
+        offset = x[:, 0, None, :, 0] - jnp.sqrt(abar) * means
+        along = jnp.einsum("bki,kij->bkj", offset, axes)
+        spread = abar * spectra + 1 - abar
         fit = -0.5 * jnp.sum(along**2 / spread + jnp.log(spread), axis=-1)
-        share = jax.nn.softmax(fit + jnp.log(jnp.float32(mixture.weights))[None])
-        shrunk = along * (jnp.sqrt(abar) * jnp.float32(spectra) / spread)[None]
-        each = jnp.float32(mixture.means)[None] + jnp.einsum(
-            "bkj,kij->bki", shrunk, jnp.float32(axes)
-        )
+        share = jax.nn.softmax(fit + weights)
+        shrunk = along * (jnp.sqrt(abar) * spectra / spread)
+        each = means + jnp.einsum("bkj,kij->bki", shrunk, axes)
         clean = jnp.sum(share[..., None] * each, axis=1)[:, None, :, None]
         return Prediction(
             clean,

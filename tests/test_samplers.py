@@ -1,0 +1,181 @@
+"""Samplers with a perfect denoiser: their results have the law of the posterior."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxpaint.diffusion import gaussian, process, resampling, sampler, solvers
+from jaxpaint.diffusion.ddnm import ddnm
+from jaxpaint.diffusion.lanpaint import lanpaint
+from jaxpaint.diffusion.pigdm import pigdm
+from jaxpaint.diffusion.repaint import repaint, repaint_pasted_after
+from jaxpaint.diffusion.resampling import Resampling
+
+LENGTH = 16
+COUNT = 2000
+
+
+def pairs(levels, jump=1, repeats=1, moves=resampling.folded):
+    return moves(resampling.levels(levels, Resampling(jump, repeats)))
+
+
+# Sampler, and what its results may be away from the posterior: squared Frechet distance
+# as a share of the variance, and the ratio of standard deviations.
+SAMPLERS = {
+    "repaint": (50, lambda p: repaint(p, pairs(50, 5, 10)), 0.05, 0.12),
+    "repaint stepwise": (
+        50,
+        lambda p: repaint(p, pairs(50, 5, 10, resampling.stepwise)),
+        0.05,
+        0.12,
+    ),
+    "repaint with DDIM": (
+        50,
+        lambda p: repaint(p, pairs(50, 5, 10), solvers.ddim(1.0)),
+        0.05,
+        0.12,
+    ),
+    "repaint, pasted after": (
+        50,
+        lambda p: repaint_pasted_after(p, pairs(50, 5, 10)),
+        0.05,
+        0.12,
+    ),
+    "ddnm": (100, lambda p: ddnm(p, pairs(100, 10, 3)), 0.08, 0.2),
+    "pigdm": (100, lambda p: pigdm(p, pairs(100)), 0.08, 0.2),
+    "lanpaint": (50, lambda p: lanpaint(p, 5), 0.05, 0.12),
+}
+
+
+def samples(prior, known, values, levels, make, seed=0):
+    """Returns results `[COUNT, unknown]` in float64."""
+    spaced = process.make("linear", 1000, str(levels))
+    chosen = make(spaced)
+    image = np.zeros(LENGTH, np.float32)
+    image[known] = values
+    image = np.broadcast_to(image[None, None, :, None], (COUNT, 1, LENGTH, 1))
+    mask = np.broadcast_to(
+        np.float32(~known)[None, None, :, None], (COUNT, 1, LENGTH, 1)
+    )
+    told = sampler.Known(jnp.asarray(image), jnp.asarray(mask))
+    denoise = gaussian.denoiser(prior, spaced)
+    result = jax.jit(lambda key: sampler.run(chosen, denoise, told, key))(
+        jax.random.key(seed)
+    )
+    return np.asarray(result, np.float64)[:, 0, :, 0][:, ~known]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_results_have_the_mean_and_covariance_of_the_posterior(name):
+    levels, make, distance, spread = SAMPLERS[name]
+    prior = gaussian.smooth(LENGTH, reach=6.0)
+    known = np.arange(LENGTH) % 8 < 4
+    values = gaussian.draw(prior, 1, np.random.default_rng(3))[0][known]
+    posterior = gaussian.conditional(prior, known, values)
+    found = samples(prior, known, values, levels, make)
+    assert gaussian.frechet(found, posterior) < distance
+    _, covariance = gaussian.moments(posterior)
+    ratio = np.sqrt(np.trace(np.cov(found.T)) / np.trace(covariance))
+    assert abs(ratio - 1) < spread
+
+
+def test_plain_replacement_is_far_from_it():
+    # The measure tells a sampler that resamples from one that does not.
+    prior = gaussian.smooth(LENGTH, reach=6.0)
+    known = np.arange(LENGTH) % 8 < 4
+    values = gaussian.draw(prior, 1, np.random.default_rng(3))[0][known]
+    posterior = gaussian.conditional(prior, known, values)
+
+    def distance(repeats):
+        found = samples(
+            prior, known, values, 50, lambda p: repaint(p, pairs(50, 5, repeats))
+        )
+        return gaussian.frechet(found, posterior)
+
+    assert distance(1) > 3 * distance(10)
+
+
+def test_a_folded_climb_has_the_law_of_its_steps():
+    spaced = process.make("linear", 1000, "50")
+    visited = resampling.levels(50, Resampling(7, 2))
+    folded = sampler.moves_of(spaced, resampling.folded(visited))
+    steps = sampler.moves_of(spaced, resampling.stepwise(visited))
+    keep, variance, climbs = 1.0, 0.0, []
+    for kind, a, b in zip(*(steps[n] for n in ("kind", "keep", "add")), strict=True):
+        if kind == sampler.UP:
+            keep, variance = keep * a, variance * a**2 + b**2
+        elif variance:
+            climbs.append((keep, np.sqrt(variance)))
+            keep, variance = 1.0, 0.0
+    up = folded["kind"] == sampler.UP
+    got = np.stack([folded["keep"][up], folded["add"][up]], axis=1)
+    assert len(climbs) > 3
+    np.testing.assert_allclose(got, climbs, rtol=1e-5)
+
+
+def test_parts_give_what_one_scan_gives():
+    prior = gaussian.two_waves(LENGTH)
+    spaced = process.make("cosine", 1000, "20")
+    chosen = ddnm(spaced, pairs(20, 4, 2))
+    denoise = gaussian.denoiser(prior, spaced)
+    told = sampler.Known(jnp.zeros((3, 1, LENGTH, 1)), jnp.ones((3, 1, LENGTH, 1)))
+    key = jax.random.key(1)
+    whole = sampler.run(chosen, denoise, told, key)
+    state = sampler.first(key, told.image.shape)
+    noise = sampler.noise_of_key(key, told.image.shape)
+    parts = sampler.parts(chosen.moves, 7)
+    assert len({len(part["kind"]) for part in parts}) == 1
+    for part in parts:
+        state = sampler.part(chosen, denoise, told, state, part, noise)
+    np.testing.assert_allclose(state.x, whole, atol=1e-6)
+
+
+def test_the_network_is_traced_once():
+    traced = []
+    spaced = process.make("linear", 1000, "20")
+    inner = gaussian.denoiser(gaussian.smooth(LENGTH), spaced)
+
+    def denoise(x, level):
+        traced.append(level)
+        return inner(x, level)
+
+    told = sampler.Known(jnp.zeros((1, 1, LENGTH, 1)), jnp.ones((1, 1, LENGTH, 1)))
+    for chosen in (repaint(spaced, pairs(20, 4, 3)), lanpaint(spaced, 3)):
+        traced.clear()
+        run = functools.partial(sampler.run, chosen, denoise, told)
+        jax.jit(run).trace(jax.random.key(0))
+        assert len(traced) == 1
+
+
+def test_the_posterior_of_a_gaussian_is_that_of_its_samples():
+    # Against samples of the joint law, of which those near the known value are kept.
+    prior = gaussian.two_waves(4)
+    generator = np.random.default_rng(0)
+    drawn = gaussian.draw(prior, 400_000, generator)
+    known = np.array([False, True, False, False])
+    near = drawn[np.abs(drawn[:, 1] - 0.4) < 0.02]
+    mean, covariance = gaussian.moments(
+        gaussian.conditional(prior, known, np.array([0.4]))
+    )
+    np.testing.assert_allclose(near[:, ~known].mean(axis=0), mean, atol=0.01)
+    np.testing.assert_allclose(np.cov(near[:, ~known].T), covariance, atol=0.005)
+
+
+def test_the_denoiser_is_the_mean_of_what_is_clean():
+    prior = gaussian.two_waves(4)
+    spaced = process.make("linear", 1000, "50")
+    generator = np.random.default_rng(1)
+    clean = gaussian.draw(prior, 500_000, generator)
+    level = 20
+    x = np.sqrt(spaced.abar[level]) * clean
+    x = x + np.sqrt(1 - spaced.abar[level]) * generator.standard_normal(x.shape)
+    place = np.array([0.2, 0.3, -0.1, 0.0])
+    weight = np.exp(-0.5 * np.sum((x - place) ** 2, axis=1) / 0.15**2)
+    want = weight @ clean / weight.sum()
+    got = gaussian.denoiser(prior, spaced)(
+        jnp.asarray(place, jnp.float32)[None, None, :, None], jnp.int32(level)
+    )
+    np.testing.assert_allclose(got.clean[0, 0, :, 0], want, atol=0.03)
