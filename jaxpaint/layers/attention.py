@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Queries of a chunk: their scores stay in the cache of a core.
-_CHUNK = 128
+# Queries that a CPU takes at once: their scores stay in the cache of a core. So do all
+# scores up to the second number.
+_CHUNK = 256
+_FEW_SCORES = 1 << 18
 
 # Scores that an accelerator may hold at once; beyond, it takes chunks of 1,024 queries.
 _SCORES = 1 << 28
@@ -39,7 +41,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     if query.shape[-1] != value.shape[-1]:
         default = functools.partial(_in_chunks, size=_LARGE_CHUNK)
     branches = {
-        "cpu": functools.partial(_in_chunks, size=_CHUNK),
+        "cpu": _on_cpu,
         "default": jax.checkpoint(default),
     }
     if _has_kernel(query, value):
@@ -62,32 +64,56 @@ def _has_kernel(query: jax.Array, value: jax.Array) -> bool:
     return generation.split(".")[0].isdigit() and float(generation) >= 8
 
 
+def _on_cpu(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Returns `attend` for one head of one picture after the other.
+
+    What a core works on then fits its cache. Few scores do so all at once.
+    """
+    batch, tokens, heads, _ = query.shape
+    if batch * heads * tokens * key.shape[1] <= _FEW_SCORES:
+        return _in_chunks(query, key, value, size=tokens)
+    by_head = [
+        x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], -1)
+        for x in (query, key, value)
+    ]
+    result = lax.map(lambda x: _weighted(*x, size=_CHUNK), by_head)
+    return result.reshape(batch, heads, tokens, -1).swapaxes(1, 2)
+
+
 def _in_chunks(
     query: jax.Array, key: jax.Array, value: jax.Array, *, size: int
 ) -> jax.Array:
-    """Returns `attend` for one chunk of at most `size` queries after the other."""
-    batch, tokens, heads, depth = query.shape
+    """Returns `attend` for chunks of queries, at most `size`, one after the other."""
+    by_head = [x.swapaxes(1, 2) for x in (query, key, value)]
+    return _weighted(*by_head, size=size).swapaxes(1, 2)
+
+
+def _weighted(
+    query: jax.Array, key: jax.Array, value: jax.Array, *, size: int
+) -> jax.Array:
+    """Maps `[.., T, d]`, `[.., S, d]` and `[.., S, e]` to `[.., T, e]`, in chunks."""
+    *lead, tokens, depth = query.shape
     wide = jnp.promote_types(query.dtype, jnp.float32)
     scaled = query.astype(wide) / math.sqrt(depth)
-    # `[B, heads, tokens, d]`: heads are further members of the batch.
-    scaled, keys, values = (x.swapaxes(1, 2).astype(wide) for x in (scaled, key, value))
+    keys, values = key.astype(wide), value.astype(wide)
     count = -(-tokens // size)
     size = -(-tokens // count)
-    scaled = jnp.pad(scaled, ((0, 0), (0, 0), (0, count * size - tokens), (0, 0)))
+    scaled = jnp.pad(
+        scaled, [(0, 0)] * len(lead) + [(0, count * size - tokens), (0, 0)]
+    )
 
     @jax.checkpoint
     def some(chunk: jax.Array) -> jax.Array:
-        scores = jnp.einsum("bhtd,bhsd->bhts", chunk, keys)
+        scores = jnp.einsum("...td,...sd->...ts", chunk, keys)
         weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
-        # Dividing the sums costs d divisions a query; the weights, as many as tokens.
-        sums = jnp.einsum("bhts,bhsd->bhtd", weights, values)
+        # Dividing the sums costs e divisions a query; the weights, as many as tokens.
+        sums = jnp.einsum("...ts,...se->...te", weights, values)
         return sums / jnp.sum(weights, axis=-1, keepdims=True)
 
     if count == 1:
         result = some(scaled)
     else:
-        chunks = scaled.reshape(batch, heads, count, size, depth)
-        result = lax.map(some, jnp.moveaxis(chunks, 2, 0))
-        result = jnp.moveaxis(result, 0, 2)
-        result = result.reshape(batch, heads, count * size, -1)[:, :, :tokens]
-    return result.swapaxes(1, 2).astype(value.dtype)
+        chunks = scaled.reshape(*lead, count, size, depth)
+        result = lax.map(some, jnp.moveaxis(chunks, -3, 0))
+        result = jnp.moveaxis(result, 0, -3).reshape(*lead, count * size, -1)
+    return result[..., :tokens, :].astype(value.dtype)

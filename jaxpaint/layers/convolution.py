@@ -9,8 +9,9 @@ slower than the same sum written in another way, which `_by_matmul` and
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -81,13 +82,17 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array, *, padding: int) -> jax.
     sees some pixels of `x` through several entries of the kernel. Those are added
     first: for kernels of 3, 4 multiplications in the place of 9.
     """
-    doubled = kernel[::-1, ::-1]
-    for axis in (0, 1):
-        pads = [[(0, 0)] * 4, [(0, 0)] * 4]
-        pads[0][axis], pads[1][axis] = (0, 1), (1, 0)
-        doubled = jnp.pad(doubled, pads[0]) + jnp.pad(doubled, pads[1])
+
+    def doubled(taps: Sequence[jax.Array]) -> jax.Array:
+        """Returns the taps in reverse order, each added to the one before it."""
+        inner = [one + other for one, other in itertools.pairwise(taps)]
+        return jnp.stack([taps[0], *inner, taps[-1]][::-1])
+
     return convolve_transposed(
-        x, doubled, stride=2, padding=kernel.shape[0] - 1 - padding
+        x,
+        doubled([doubled(list(row)) for row in kernel]),
+        stride=2,
+        padding=kernel.shape[0] - 1 - padding,
     )
 
 
