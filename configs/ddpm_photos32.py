@@ -9,7 +9,7 @@ from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
 
 def config() -> Config:
     """Returns the run."""
-    steps = 7000
+    steps = 4500
     return Config(
         method="repaint",
         steps=steps,
@@ -39,7 +39,7 @@ def config() -> Config:
             warmup_steps=200,
             decay_steps=steps,
             final_lr=0.05,
-            ema_decay=0.999,
+            ema_decay=0.998,
             clip_norm=1.0,
         ),
         eval=Eval(every=1000, images=62, masks=("center",), batch_size=31),

@@ -129,7 +129,7 @@ def make(
     levels: int | None = None,
     jump: int | None = None,
     repeats: int | None = None,
-    start: int = resampling.NEVER,
+    start: int | None = None,
     eta: float | None = None,
     label: int = -1,
     classifier: str = "",
@@ -177,7 +177,7 @@ def make(
       jump: levels of a jump back, in place of the preset's.
       repeats: how often each jump's levels are walked, for `lanpaint` the inner steps,
         in place of the preset's.
-      start: level from which on there are jumps.
+      start: level from which on there are jumps; None: the first.
       eta: new noise of a step. `repaint`: takes DDIM's steps with it, not the ancestral
         ones. Otherwise in place of the sampler's own: `ddnm` 0.85, `pigdm` 1.
       label: class of all results; -1: drawn for each.
@@ -399,7 +399,7 @@ def _sampler(
     choice: Preset,
     schedule: str,
     steps: int,
-    start: int,
+    start: int | None,
     eta: float | None,
 ) -> tuple[Process, Sampler]:
     """Returns the respaced process and a sampler on it."""
@@ -408,7 +408,12 @@ def _sampler(
         return spaced, lanpaint(spaced, choice.repeats)
     pairs = resampling.folded(
         resampling.levels(
-            choice.levels, Resampling(choice.jump, choice.repeats, start=start)
+            choice.levels,
+            Resampling(
+                choice.jump,
+                choice.repeats,
+                start=resampling.NEVER if start is None else start,
+            ),
         )
     )
     given = {} if eta is None else {"eta": eta}
