@@ -166,9 +166,12 @@ def test_remat_changes_nothing() -> None:
         loss = lambda p: jnp.sum(jnp.sin(network.apply(p, X, T)))  # noqa: E731
         return jax.make_jaxpr(jax.grad(loss))(params), jax.jit(jax.grad(loss))(params)
 
-    text, want = grad()
+    def blocks(program):
+        return sum(e.primitive.name.startswith("remat") for e in program.eqns)
+
+    plain, want = grad()
     again, got = grad(remat=True)
-    assert str(again).count("remat") > str(text).count("remat")
+    assert (blocks(plain), blocks(again)) == (0, 6)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-3), got, want)
 
@@ -262,17 +265,20 @@ def test_timestep_features() -> None:
     np.testing.assert_allclose(last, np.cos(5e-4), rtol=1e-6)
 
 
-def test_group_norm_is_that_of_flax_and_exact_far_from_zero() -> None:
-    x = 100 + jnp.asarray(np.random.default_rng(2).normal(size=(2, 5, 3, 64)))
+def test_group_norm_is_that_of_flax() -> None:
+    x = 3 + jnp.asarray(np.random.default_rng(2).normal(size=(2, 5, 3, 64)))
     norm = GroupNorm()
     params = randomized(norm, x)
-    centered = nn.GroupNorm(32, epsilon=1e-5, use_fast_variance=False)
-    want = centered.apply(params, x)
-    np.testing.assert_allclose(norm.apply(params, x), want, atol=2e-3)
+    want = nn.GroupNorm(32, epsilon=1e-5).apply(params, x)
+    np.testing.assert_allclose(norm.apply(params, x), want, atol=3e-5)
     scale, shift = jnp.full((2, 64), 2.0), jnp.full((2, 64), -1.0)
     np.testing.assert_allclose(
-        norm.apply(params, x, scale=scale, shift=shift), 3 * want - 1, atol=6e-3
+        norm.apply(params, x, scale=scale, shift=shift), 3 * want - 1, atol=1e-4
     )
+    # One value has no deviation.
+    flat = norm.apply(params, jnp.full_like(x, 7.3))
+    bias = jnp.broadcast_to(params["params"]["bias"], x.shape)
+    np.testing.assert_allclose(flat, bias, atol=1e-2)
 
 
 @pytest.mark.parametrize("pool", ["attention", "adaptive", "spatial", "spatial_v2"])

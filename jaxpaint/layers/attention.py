@@ -2,7 +2,7 @@
 
 GPUs get cuDNN's kernel where there is one, for half precision. On CPUs, and elsewhere
 for many tokens, queries are taken in chunks: exact, and on CPUs three times faster than
-holding all scores, as docs/performance.md tells.
+holding all scores.
 """
 
 import functools
@@ -34,16 +34,12 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
       `[B, T, heads, e]` in the dtype of `value`. Gradients in reverse mode compute the
       scores again.
     """
-    batch, tokens, heads, _ = query.shape
-    default = jax.nn.dot_product_attention
-    if batch * heads * tokens * key.shape[1] > _SCORES:
+    batch, tokens, heads, depth = query.shape
+    default = jax.checkpoint(jax.nn.dot_product_attention)
+    many = batch * heads * tokens * key.shape[1] > _SCORES
+    if many or value.shape[-1] != depth:
         default = functools.partial(_in_chunks, size=_LARGE_CHUNK)
-    if query.shape[-1] != value.shape[-1]:
-        default = functools.partial(_in_chunks, size=_LARGE_CHUNK)
-    branches = {
-        "cpu": _on_cpu,
-        "default": jax.checkpoint(default),
-    }
+    branches = {"cpu": _on_cpu, "default": default}
     if _has_kernel(query, value):
         branches["cuda"] = functools.partial(
             jax.nn.dot_product_attention, implementation="cudnn"
