@@ -177,10 +177,20 @@ def test_remat_changes_nothing() -> None:
 
 
 def test_bfloat16_is_near_and_keeps_float32_outside(small: Small) -> None:
-    got = UNet(**SMALL, dtype=jnp.bfloat16).apply(small[1], X, T)
+    network = UNet(**SMALL, dtype=jnp.bfloat16)
+    got, seen = network.apply(small[1], X, T, capture_intermediates=True)
     assert got.dtype == jnp.float32
     difference = jnp.abs(got - small[2]).max() / jnp.std(small[2])
     assert 1e-4 < difference < 0.1
+    outputs = {
+        name: x["__call__"][0]
+        for name, x in seen["intermediates"].items()
+        if name != "__call__"
+    }
+    for name in ("time_1", "norm"):
+        assert outputs[name].dtype == jnp.float32
+    for name in ("input", "down0_0", "middle_attention", "up1_resample"):
+        assert outputs[name].dtype == jnp.bfloat16
 
 
 def test_every_flag_reaches_the_result(small: Small) -> None:

@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.output, args.overwrite)
     converted = convert.convert(args.file, args.method)
     weights = Weights(*converted, about={"source": args.file.name})
-    if changes := catalogue.parse_options(weights.method, args.option):
+    if args.option:
+        changes = catalogue.parse_options(weights.method, args.option)
         weights = fitting(weights._replace(options=weights.options | changes))
     store(weights, args.output)
     return 0
