@@ -20,10 +20,6 @@ TRAINING = ("optim", "compute")
 TYPES = {"bool": bool, "int": int, "float": float, "str": str}
 
 
-TRAINING = ("optim", "compute")
-"""Arguments of `make` that only a training run sets, from its own configuration."""
-
-
 class Option(NamedTuple):
     """An option of a method: annotation and default of an argument of `make`."""
 
@@ -58,7 +54,6 @@ def options(name: str) -> dict[str, Option]:
             return {
                 argument.arg: Option(argument.annotation, default)
                 for argument, default in zip(arguments, defaults, strict=True)
-                if argument.arg not in TRAINING
                 if argument.arg not in TRAINING
             }
     return {}

@@ -80,8 +80,8 @@ class State(NamedTuple):
     network: optimization.Network
     average: Params
     """Moving average of what inference needs; `{}` without one."""
-    history: importance.History
-    """Losses by level; of no level without `importance_sampling`."""
+    history: importance.History | tuple[()]
+    """Losses by level; `()` without `importance_sampling`."""
 
 
 class Carry(NamedTuple):
@@ -255,7 +255,7 @@ def make(
         zero = jnp.zeros(1, jnp.int32)
         variables = unet.init(key, image, zero, zero if classes else None)
         network = optimization.begin(dict(variables), transformation)
-        history = importance.empty(steps if importance_sampling else 0)
+        history = importance.empty(steps) if importance_sampling else ()
         return State(jnp.zeros((), jnp.int32), network, first_average(network), history)
 
     def loss(params: Params, stats: Params, batch: Batch, key: jax.Array):
@@ -290,8 +290,9 @@ def make(
             )
         level_key, key = jax.random.split(key)
         count = len(batch["image"])
-        if importance_sampling:
-            level, weight = importance.draw(state.history, count, level_key)
+        history = state.history
+        if history:
+            level, weight = importance.draw(history, count, level_key)
         else:
             level = jax.random.randint(level_key, (count,), 0, steps)
             weight = jnp.ones(count)
@@ -303,8 +304,7 @@ def make(
             microbatches=optim.microbatches,
         )
         each = metrics.pop("losses")
-        history = state.history
-        if importance_sampling:
+        if history:
             history = importance.remember(history, level, each)
         network = optimization.update(state.network, grads, stats, transformation)
         average = state.average
