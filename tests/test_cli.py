@@ -176,6 +176,19 @@ def test_figures_show_the_hole_and_the_results_side_by_side(folder, calls):
     np.testing.assert_array_equal(compare[:, 48:], read("output/a_01.png"))
 
 
+def test_the_deviation_of_samples_is_drawn(folder, calls):
+    hole = read("m.png") > 0
+    assert run("--image a.png --mask m.png --output s --num-samples 3") == 0
+    samples = np.stack([read(f"s/a_{number:02d}.png") for number in range(3)])
+    drawn = read("s/a_deviation.png").astype(np.float32)
+    want = 2 * samples.std(axis=0).mean(axis=-1, keepdims=True)
+    assert np.abs(drawn - np.minimum(want, 255)).max() <= 0.51
+    assert drawn[hole].any()
+    assert not drawn[~hole].any()
+    assert run("--image a.png --mask m.png --output t") == 0
+    assert not Path("t/a_deviation.png").exists()
+
+
 def test_lossy_formats_say_so_once(folder, calls, capsys):
     picture("i/a.png")
     picture("i/b.png")

@@ -95,6 +95,7 @@ def test_a_folder_of_diffusers_is_read_with_its_config(
     assert converted.options["frequency_shift"] == 0
     assert converted.options["head_channels"] == 16
     assert converted.image_size == settings["sample_size"]
+    assert converted.options["image_size"] == settings["sample_size"]
     jax.tree.map(np.testing.assert_array_equal, plain.params, converted.params)
 
     for name, value, wanted in [
@@ -112,6 +113,25 @@ def test_a_folder_of_diffusers_is_read_with_its_config(
         assert str(error.value).startswith(str(tmp_path / "model"))
         assert "\n" not in str(error.value)
     config.write_text(json.dumps(settings))
+    for place, changes, wanted in [
+        ("model", {}, {"schedule": "linear", "variance": "small", "steps": 1000}),
+        ("model", {"variance_type": "fixed_large"}, {"variance": "large"}),
+        ("pipeline/scheduler", {"prediction_type": "sample"}, {"target": "clean"}),
+        ("pipeline/scheduler", {"clip_sample": False}, {"clip": False}),
+        ("model", {"beta_schedule": "squaredcos_cap_v2"}, {"schedule": "cosine"}),
+        ("model", {"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid'"),
+        ("model", {"beta_end": 0.012}, "beta_end 0.012; supported with 1000"),
+        ("model", {"trained_betas": [0.1]}, "has trained_betas"),
+    ]:
+        path = tmp_path / place / "scheduler_config.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"beta_schedule": "linear"} | changes))
+        folder = tmp_path / place.split("/")[0]
+        if isinstance(wanted, dict):
+            assert wanted.items() <= convert.convert(folder).options.items()
+        else:
+            with pytest.raises(InputError, match=wanted):
+                convert.convert(folder)
     with pytest.raises(InputError, match="partial_conv has none there"):
         convert.convert(tmp_path / "model", "partial_conv")
     (tmp_path / "model" / "diffusion_pytorch_model.safetensors").unlink()

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxpaint import files
 from jaxpaint.cli import figures
-from jaxpaint.cli.outputs import Job
+from jaxpaint.cli.outputs import DEVIATION, Job
 from jaxpaint.cli.pairing import Pair
 from jaxpaint.errors import InputError
 from jaxpaint.files import Header, Picture
@@ -97,10 +97,10 @@ def fill_and_write(
     alpha = picture.alpha
     if alpha is not None and job.pair.mask is None:
         alpha = np.where(hole, np.uint8(255), alpha)
-    compared = []
+    compared, sums = [], None
     for sample, path in enumerate(job.results):
         if keep and path.exists():
-            result = files.read_picture(path)
+            result = files.read_picture(path) if job.figures else picture
         else:
             pixels = (
                 fill(picture.pixels, hole, sample) if hole.any() else picture.pixels
@@ -110,11 +110,15 @@ def fill_and_write(
             yield str(path)
         if "compare" in job.figures:
             compared.append(result)
+        if DEVIATION in job.figures:
+            sums = figures.add(sums, result)
     for name, path in job.figures.items():
         if keep and path.exists():
             continue
         if name == "masked":
             figure = figures.masked(picture, hole)
+        elif name == DEVIATION and sums is not None:
+            figure = figures.deviation(sums)
         else:
             figure = figures.compare(picture, hole, compared)
         files.write_picture(path, Picture(figure, icc_profile=picture.icc_profile))

@@ -12,6 +12,9 @@ from jaxpaint.files import FORMATS, replacing
 FIGURES = ("masked", "compare")
 """What `--save` may name, written as PNG beside the result."""
 
+DEVIATION = "deviation"
+"""Where several results of a picture differ, written as PNG beside them."""
+
 
 class Job(NamedTuple):
     """One picture with one mask, and the files that come of it."""
@@ -42,7 +45,8 @@ def plan_jobs(
       output: a file, for a single result, or a folder.
       is_folder: whether the input is a folder, so that `output` must be one too.
       kind: "png", "jpg", "webp", "same" as the input, or None: by `output`, else png.
-      samples: results for each pair; more than one are numbered.
+      samples: results for each pair; more than one are numbered, and their deviation
+        is drawn.
       save: names of `FIGURES`.
 
     Raises:
@@ -58,7 +62,8 @@ def plan_jobs(
             [f"_{number:02d}" for number in range(samples)] if samples > 1 else [""]
         )
         results = [folder / f"{name}{number}{ending}" for number in numbers]
-        figures = {figure: folder / f"{name}_{figure}.png" for figure in save}
+        drawn = [*save, DEVIATION] if samples > 1 else save
+        figures = {figure: folder / f"{name}_{figure}.png" for figure in drawn}
         jobs.append(Job(pair, results, figures))
     _refuse_clashes(jobs)
     return jobs

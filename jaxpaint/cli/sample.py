@@ -69,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_whole(1, 1000),
         default=1,
         metavar="N",
-        help="results for each picture, numbered from _00 (default: 1)",
+        help="results for each picture, numbered from _00, and a picture of where they "
+        "differ (default: 1)",
     )
     add("--invert-mask", action="store_true", help="black is the hole, white is kept")
     add("--resize-mask", action="store_true", help="fit masks of another size")

@@ -10,7 +10,8 @@ The converter of a method is `jaxpaint/convert/<method>.py` with two pure functi
 `arrays` is the flat state dict: containers are unwrapped and the `module.` of
 `DataParallel` is gone; `within` takes out the part under another prefix.
 
-For folders of diffusers, `convert` also takes the content of their `config.json`.
+For folders of diffusers, `convert` also takes the contents of `config.json` and, or
+None, `scheduler_config.json`.
 """
 
 import importlib
@@ -124,10 +125,18 @@ def _of_diffusers(folder: Path, method: str | None) -> Converted:
         weights = found[0].with_name(f"diffusion_pytorch_model{suffix}")
         if weights.exists():
             converter = importlib.import_module(f"{__name__}.{name}")
-            return converter.convert(_read(weights), config)
+            return converter.convert(_read(weights), config, _scheduler(found[0].parent))
     raise InputError(
         "diffusion_pytorch_model.safetensors is missing beside config.json"
     )
+
+
+def _scheduler(folder: Path) -> dict[str, Any] | None:
+    """Returns the configuration of the scheduler beside a network, if there is any."""
+    for path in (folder, folder / "scheduler", folder.parent / "scheduler"):
+        if (path / "scheduler_config.json").exists():
+            return json.loads((path / "scheduler_config.json").read_text())
+    return None
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -41,6 +41,26 @@ _SUPPORTED: dict[str, tuple] = {
 }
 """Values that settings of diffusers may have; the first is its default."""
 
+_SCHEDULER: dict[str, tuple[str, dict[str, str]]] = {
+    "beta_schedule": ("schedule", {"linear": "linear", "squaredcos_cap_v2": "cosine"}),
+    "prediction_type": (
+        "target",
+        {"epsilon": "noise", "sample": "clean", "v_prediction": "velocity"},
+    ),
+    "variance_type": (
+        "variance",
+        {
+            "fixed_small": "small",
+            "fixed_small_log": "small",
+            "fixed_large": "large",
+            "fixed_large_log": "large",
+            "learned_range": "small",
+        },
+    ),
+}
+"""Settings of diffusers' schedulers, our options, and what their values are called
+here; the first is the default. A learned variance shows in the network itself."""
+
 _READ = (
     *("sample_size", "block_out_channels", "layers_per_block", "dropout"),
     *("down_block_types", "up_block_types", "attention_head_dim", "norm_eps"),
@@ -55,7 +75,9 @@ def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def convert(
-    arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = None
+    arrays: Mapping[str, np.ndarray],
+    config: Mapping[str, Any] | None = None,
+    scheduler: Mapping[str, Any] | None = None,
 ) -> Converted:
     """Returns the network, with the options that its names and shapes tell.
 
@@ -64,13 +86,16 @@ def convert(
 
     - guided-diffusion: 64 channels a head for networks shaped like those released for
       256 and 512 pixels and for ImageNet at 64, else 4 heads; `joint_heads` but for
-      ImageNet at 64; no dropout.
-    - diffusers: one head, and the rest as in the released DDPM checkpoints.
+      ImageNet at 64, which has the cosine schedule; no dropout.
+    - diffusers: one head, and the rest as in the released DDPM checkpoints, such as the
+      small variance.
     - The image size is 8 pixels at the coarsest level, as in all the released ones.
 
     Args:
       arrays: the state dict.
-      config: of diffusers, the content of `config.json`, which leaves nothing open.
+      config: of diffusers, the content of `config.json`.
+      scheduler: likewise of `scheduler_config.json`, for what the network's own
+        configuration leaves open.
 
     Raises:
       InputError: the network of another project, a setting of `config` that ours does
@@ -98,7 +123,16 @@ def convert(
         size = config.get("sample_size")
         image_size = size if isinstance(size, int) else image_size
     params = network_params(arrays, {**fields, "out_channels": len(out)})
-    options = {**fields, "learned_variance": len(out) == 6}
+    options = {
+        **fields,
+        "learned_variance": len(out) == 6,
+        "image_size": image_size,
+        "schedule": "cosine" if _is_imagenet64(fields) else "linear",
+    }
+    if _all_in(_DIFFUSERS, arrays):
+        options["variance"] = "small"
+    if scheduler is not None:
+        options |= _process_options(scheduler)
     return Converted("repaint", options, params, image_size)
 
 
@@ -326,18 +360,24 @@ def encoder_fields(
             attention.append(2**level)
     rows = _shape(arrays, "input_blocks.1.0.emb_layers.1.weight")[0]
     features = _shape(arrays, "input_blocks.1.0.out_layers.3.weight")[0]
-    small = (channels, blocks, *multipliers) == (192, 3, 1, 2, 3, 4)
-    large = channels == 256 and multipliers[-6:] == [1, 1, 2, 2, 4, 4]
-    return {
+    fields = {
         "channels": channels,
         "blocks": blocks,
         "multipliers": tuple(multipliers),
         "attention": tuple(attention),
         "heads": 4,
-        "head_channels": 64 if small or large else 0,
         "scale_shift": rows == 2 * features,
-        "joint_heads": not small,
     }
+    small = _is_imagenet64(fields)
+    large = channels == 256 and multipliers[-6:] == [1, 1, 2, 2, 4, 4]
+    known = {"head_channels": 64 if small or large else 0, "joint_heads": not small}
+    return fields | known
+
+
+def _is_imagenet64(fields: Mapping[str, Any]) -> bool:
+    """Whether these are of the network released for ImageNet at 64 pixels."""
+    shape = fields["channels"], fields["blocks"], fields["multipliers"]
+    return shape == (192, 3, (1, 2, 3, 4))
 
 
 def _diffusers_fields(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -407,6 +447,37 @@ def _fields_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "heads": 1,
         "head_channels": config.get("attention_head_dim", 8) or 0,
     }
+
+
+def _process_options(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options of the method out of the configuration of a scheduler.
+
+    Raises:
+      InputError: a setting that the method does not have.
+    """
+    options = {}
+    for name, (option, values) in _SCHEDULER.items():
+        value = scheduler.get(name, next(iter(values)))
+        if value not in values:
+            wanted = " or ".join(map(repr, values))
+            raise InputError(
+                f"scheduler_config.json has {name} {value!r}; supported: {wanted}"
+            )
+        options[option] = values[value]
+    steps = scheduler.get("num_train_timesteps", 1000)
+    ends = scheduler.get("beta_start", 1e-4), scheduler.get("beta_end", 0.02)
+    usual = 0.1 / steps, 20 / steps
+    if options["schedule"] == "linear" and not np.allclose(ends, usual, rtol=1e-6):
+        raise InputError(
+            f"scheduler_config.json has beta_start {ends[0]} and beta_end {ends[1]}; "
+            f"supported with {steps} steps: {usual[0]:g} and {usual[1]:g}"
+        )
+    if scheduler.get("trained_betas") is not None:
+        raise InputError(
+            "scheduler_config.json has trained_betas; supported: beta_schedule 'linear' "
+            "and 'squaredcos_cap_v2'"
+        )
+    return options | {"steps": steps, "clip": bool(scheduler.get("clip_sample", True))}
 
 
 def _all_in(names: tuple[str, ...] | list[str], arrays: Mapping[str, Any]) -> bool:
