@@ -31,7 +31,7 @@ def compare(
 
 
 class Sums(NamedTuple):
-    """Sums over results, from which their deviation follows; exact for 66,000 of them."""
+    """Sums over results, up to 66,000, from which their deviation follows exactly."""
 
     count: int
     levels: np.ndarray
