@@ -28,7 +28,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpaint.convert import repaint
-from jaxpaint.diffusion.unet import UNet
 
 try:
     import torch
@@ -157,9 +156,9 @@ def both(
 
     arrays = {k: v.cpu().numpy() for k, v in network.state_dict().items()}
     converted = repaint.convert(arrays)
-    fields = {**converted.options, "heads": args.heads, "head_channels": 0}
-    del fields["learned_variance"]
-    ours = UNet(**fields, out_channels=6, dtype=jnp.dtype(args.dtype))
+    ours = repaint.unet(
+        {**converted.options, "heads": args.heads, "head_channels": 0}
+    ).clone(dtype=jnp.dtype(args.dtype))
     forward = jax.jit(ours.apply)
     inputs = jax.device_put((converted.params, image, t))
 
@@ -191,9 +190,9 @@ def both(
 
         calls[name] = call
     with FlopCounterMode(display=False) as counter:
-        want = calls["PyTorch contiguous"]()
-    assert isinstance(want, torch.Tensor)
-    want = want.permute(0, 2, 3, 1).float().cpu().numpy()
+        output = calls["PyTorch contiguous"]()
+    assert isinstance(output, torch.Tensor)
+    want = output.permute(0, 2, 3, 1).float().cpu().numpy()
     error = float(np.abs(np.asarray(forward(*inputs)) - want).max() / want.std())
     limit = 1e-3 if args.dtype == "float32" else 0.2
     if error > limit:

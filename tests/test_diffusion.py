@@ -21,7 +21,6 @@ from jaxpaint.diffusion import (
 )
 from jaxpaint.diffusion.repaint import repaint, repaint_pasted_after
 from jaxpaint.diffusion.resampling import Resampling
-from jaxpaint.diffusion.unet import UNet
 from jaxpaint.errors import InputError
 
 PRECISE = functools.partial(jax.default_matmul_precision, "highest")
@@ -63,9 +62,7 @@ def trained(folder, meta):
         converted = converter.convert(arrays)
         heads = constructor["num_head_channels"]
         converted.options["head_channels"] = max(heads, 0)
-    options = dict(converted.options)
-    out = 6 if options.pop("learned_variance") else 3
-    unet = UNet(**options, out_channels=out)
+    unet = converter.unet(converted.options)
     return unet.apply, jax.tree.map(jnp.asarray, converted.params)
 
 

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxpaint import convert, torch_file
 from jaxpaint.convert._guided_classifier import convert_classifier
 from jaxpaint.convert.repaint import convert as convert_arrays
+from jaxpaint.convert.repaint import unet
 from jaxpaint.diffusion.blocks import GroupNorm, halved, timestep_features
 from jaxpaint.diffusion.classifier import Classifier
 from jaxpaint.diffusion.unet import UNet
@@ -38,12 +39,6 @@ def read(case: Path) -> tuple[dict, dict[str, np.ndarray]]:
     return json.loads((case / "meta.json").read_text()), dict(np.load(case / "io.npz"))
 
 
-def network_of(converted: convert.Converted, **changes: object) -> UNet:
-    fields = {**converted.options, **changes}
-    out_channels = 6 if fields.pop("learned_variance") else 3
-    return UNet(**fields, out_channels=out_channels)
-
-
 def heads_of(given: dict) -> dict[str, object]:
     """The fields that no array tells, out of guided-diffusion's arguments."""
     return {
@@ -62,7 +57,7 @@ def test_guided_diffusion(fixtures: Path) -> None:
         meta, arrays = read(case)
         weights = torch_file.load(case / "weights.pth")
         converted = convert_arrays(convert.state_dict(weights))
-        network = network_of(converted, **heads_of(meta["constructor"]))
+        network = unet({**converted.options, **heads_of(meta["constructor"])})
         label = jnp.asarray(arrays["y"]) if "y" in arrays else None
         forward = jax.jit(network.apply)
         with jax.default_matmul_precision("highest"):
@@ -80,7 +75,7 @@ def test_diffusers(fixtures: Path) -> None:
     for case in cases:
         meta, arrays = read(case)
         converted = convert.convert(case)
-        forward = jax.jit(network_of(converted).apply)
+        forward = jax.jit(unet(converted.options).apply)
         x = nhwc(arrays["x"])
         with jax.default_matmul_precision("highest"):
             for t, want in zip(arrays["t"], arrays["out"], strict=True):

@@ -125,7 +125,9 @@ def _of_diffusers(folder: Path, method: str | None) -> Converted:
         weights = found[0].with_name(f"diffusion_pytorch_model{suffix}")
         if weights.exists():
             converter = importlib.import_module(f"{__name__}.{name}")
-            return converter.convert(_read(weights), config, _scheduler(found[0].parent))
+            return converter.convert(
+                _read(weights), config, _scheduler(found[0].parent)
+            )
     raise InputError(
         "diffusion_pytorch_model.safetensors is missing beside config.json"
     )

@@ -5,15 +5,19 @@ those for ImageNet and LSUN) and any that were trained with its code; of diffuse
 DDPM checkpoints such as `google/ddpm-celebahq-256`.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxpaint.convert import Converted, coverage
 from jaxpaint.convert.coverage import Source
 from jaxpaint.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxpaint.diffusion.unet import UNet
 
 _GUIDED = ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight")
 _DIFFUSERS = ("conv_in.weight", "time_embedding.linear_1.weight", "conv_out.weight")
@@ -134,6 +138,15 @@ def convert(
     if scheduler is not None:
         options |= _process_options(scheduler)
     return Converted("repaint", options, params, image_size)
+
+
+def unet(options: Mapping[str, Any]) -> "UNet":
+    """Returns the network of `Converted.options`."""
+    from jaxpaint.diffusion.unet import UNet
+
+    names = {field.name for field in dataclasses.fields(UNet)}
+    fields = {name: value for name, value in options.items() if name in names}
+    return UNet(**fields, out_channels=6 if options["learned_variance"] else 3)
 
 
 def network_params(
@@ -474,8 +487,8 @@ def _process_options(scheduler: Mapping[str, Any]) -> dict[str, Any]:
         )
     if scheduler.get("trained_betas") is not None:
         raise InputError(
-            "scheduler_config.json has trained_betas; supported: beta_schedule 'linear' "
-            "and 'squaredcos_cap_v2'"
+            "scheduler_config.json has trained_betas; supported: beta_schedule "
+            "'linear' and 'squaredcos_cap_v2'"
         )
     return options | {"steps": steps, "clip": bool(scheduler.get("clip_sample", True))}
 
