@@ -44,13 +44,14 @@ def count(tree: dict) -> int:
 @pytest.mark.parity
 def test_released_files_are_used_whole(fixtures: Path, weightless: None) -> None:
     for name, arrays in full_size(fixtures).items():
+        assert recognizes(arrays)
         if "classifier" in name:
-            assert not recognizes(arrays)
+            with pytest.raises(InputError, match="weights of a classifier"):
+                convert_arrays(arrays)
             fields, params = convert_classifier(arrays)
             assert (fields["image_size"], fields["blocks"]) == (256, 2)
             assert fields["attention"] == (8, 16, 32)
         else:
-            assert recognizes(arrays)
             converted = convert_arrays(arrays)
             params, options = converted.params, converted.options
             assert converted.image_size == 256
@@ -257,7 +258,8 @@ def test_damage_is_said_in_one_line() -> None:
 
     refused("1 missing: out.0.bias", **{"out.0.bias": None})
     refused("1 unexpected: more", more=np.zeros(3))
-    refused("no weights of a U-Net", **{"out.2.weight": None})
+    refused("no weights of a U-Net", **{"input_blocks.0.0.weight": None})
+    refused("lack 'out.2.weight'", **{"out.2.weight": None})
     refused("has 4 outputs", **{"out.2.weight": np.zeros((4, 32, 3, 3))})
     refused(
         "lack 'input_blocks.1.0.out", **{"input_blocks.1.0.out_layers.3.weight": None}
@@ -269,6 +271,51 @@ def test_damage_is_said_in_one_line() -> None:
         convert_classifier(arrays)
 
 
+# Two levels of one block: 32, 32, 32 (halved), 64 and, in the middle, 64 channels.
+POOLS = {
+    "attention": {
+        "0": (64,),
+        "2.positional_embedding": (64, 17),
+        "2.qkv_proj": (192, 64, 1),
+        "2.c_proj": (5, 64, 1),
+    },
+    "adaptive": {"0": (64,), "3": (5, 64, 1, 1)},
+    "spatial": {"0": (2048, 224), "2": (5, 2048)},
+    "spatial_v2": {"0": (2048, 224), "1": (2048,), "3": (5, 2048)},
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("resample_blocks", [True, False])
+def test_classifiers_tell_their_pool(pool: str, resample_blocks: bool) -> None:
+    fields = {
+        "channels": 32,
+        "blocks": 1,
+        "scale_shift": True,
+        "convolve_resampled": True,
+        "multipliers": (1, 2),
+        "attention": (2,),
+        "resample_blocks": resample_blocks,
+    }
+    arrays = published(fields)
+    for key in list(arrays):
+        if key.startswith("out"):
+            del arrays[key]
+    for key, shape in POOLS[pool].items():
+        if "embedding" in key:
+            arrays[f"out.{key}"] = np.zeros(shape)
+        else:
+            arrays[f"out.{key}.weight"] = np.zeros(shape)
+            arrays[f"out.{key}.bias"] = np.zeros(shape[0])
+    got, params = convert_classifier(arrays)
+    del fields["convolve_resampled"]
+    assert fields.items() <= got.items()
+    assert (got["pool"], got["classes"]) == (pool, 5)
+    # Four by four places at the coarser level.
+    assert got["image_size"] == (8 if pool == "attention" else 16)
+    assert count(params) == sum(x.size for x in arrays.values())
+
+
 @pytest.mark.parity
 def test_the_command_takes_what_arrays_do_not_tell(
     fixtures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -276,9 +323,11 @@ def test_the_command_takes_what_arrays_do_not_tell(
     (case,) = fixtures.glob("repaint_unet_celeba")
     output = tmp_path / "a.safetensors"
     command = ["convert", str(case / "weights.pth"), "--output", str(output)]
-    assert main([*command, "--option", "head_channels=16"]) == 0
+    changes = ["--option", "head_channels=16", "--option", "image_size=32"]
+    assert main([*command, *changes]) == 0
     read = weights.read(output)
     assert read.options["head_channels"] == 16
+    assert read.image_size == read.options["image_size"] == 32
     assert read.options["attention"] == (2,)
     assert main([*command, "--overwrite", "--option", "blocks=2"]) == 2
     assert "the weights do not fit" in capsys.readouterr().err

@@ -45,6 +45,10 @@ def run(args: argparse.Namespace) -> int:
     weights = Weights(*converted, about={"source": args.file.name})
     if args.option:
         changes = catalogue.parse_options(weights.method, args.option)
-        weights = fitting(weights._replace(options=weights.options | changes))
+        weights = weights._replace(
+            options=weights.options | changes,
+            image_size=changes.get("image_size", weights.image_size),
+        )
+        weights = fitting(weights)
     store(weights, args.output)
     return 0

@@ -19,7 +19,7 @@ from jaxpaint.errors import InputError
 if TYPE_CHECKING:
     from jaxpaint.diffusion.unet import UNet
 
-_GUIDED = ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight")
+_GUIDED = ("time_embed.0.weight", "input_blocks.0.0.weight")
 _DIFFUSERS = ("conv_in.weight", "time_embedding.linear_1.weight", "conv_out.weight")
 
 # How attention in diffusers named its parts before version 0.17, and does now.
@@ -74,7 +74,7 @@ _READ = (
 
 
 def recognizes(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Returns whether these are of a U-Net of either project."""
+    """Returns whether these are of a U-Net of either project, or of a classifier."""
     return _all_in(_GUIDED, arrays) or _all_in(_DIFFUSERS, arrays)
 
 
@@ -107,18 +107,19 @@ def convert(
     """
     if _all_in(_DIFFUSERS, arrays):
         arrays = _merged(arrays)
-        fields, out = _diffusers_fields(arrays), arrays["conv_out.weight"]
+        fields, last = _diffusers_fields(arrays), "conv_out.weight"
     elif _all_in(_GUIDED, arrays):
-        fields, out = _guided_fields(arrays), arrays["out.2.weight"]
+        fields, last = _guided_fields(arrays), "out.2.weight"
     else:
         raise InputError(
             "these are no weights of a U-Net as guided-diffusion (input_blocks.0.0."
             "weight .. out.2.weight) or diffusers (conv_in.weight .. conv_out.weight) "
             "name them"
         )
-    if len(out) not in (3, 6):
+    outputs = _shape(arrays, last)[0]
+    if outputs not in (3, 6):
         raise InputError(
-            f"the last layer has {len(out)} outputs; want 3, or 6 with a learned "
+            f"the last layer has {outputs} outputs; want 3, or 6 with a learned "
             "variance"
         )
     image_size = 8 << (len(fields["multipliers"]) - 1)
@@ -126,10 +127,10 @@ def convert(
         fields |= _fields_of_config(config)
         size = config.get("sample_size")
         image_size = size if isinstance(size, int) else image_size
-    params = network_params(arrays, {**fields, "out_channels": len(out)})
+    params = network_params(arrays, {**fields, "out_channels": outputs})
     options = {
         **fields,
-        "learned_variance": len(out) == 6,
+        "learned_variance": outputs == 6,
         "image_size": image_size,
         "schedule": "cosine" if _is_imagenet64(fields) else "linear",
     }
@@ -327,7 +328,7 @@ def _guided_fields(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if not count:
         raise InputError(
             "these are weights of a classifier, an encoder without output_blocks; want "
-            "those of a U-Net"
+            "those of a U-Net, to which the option 'classifier' adds this file"
         )
     ups = [f"output_blocks.{i}.{j}" for i in range(count) for j in (1, 2)]
     with_blocks = [up for up in ups if f"{up}.in_layers.0.weight" in arrays]
