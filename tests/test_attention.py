@@ -2,13 +2,14 @@
 
 import math
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxpaint.layers.attention import attend
+from jaxpaint.layers.attention import _in_chunks, attend
 
 # Batch, queries, keys, heads, d, e. The first is taken at once, the second by head, the
 # third in chunks as well, which it does not fill.
@@ -31,8 +32,11 @@ def arrays(case, scale=1.0):
     ]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_values_and_gradients_are_those_of_the_formula(case) -> None:
+@pytest.mark.parametrize(
+    ("attend", "case"),
+    [*((attend, case) for case in CASES), (partial(_in_chunks, size=150), CASES[1])],
+)
+def test_values_and_gradients_are_those_of_the_formula(attend, case) -> None:
     inputs = arrays(case)
     weights = jnp.asarray(np.random.default_rng(1).standard_normal(case[1]))
 
@@ -47,6 +51,20 @@ def test_values_and_gradients_are_those_of_the_formula(case) -> None:
     (_, want), want_grads = loss(plain)(*inputs)
     np.testing.assert_allclose(got, want, atol=2e-6)
     for ours, theirs in zip(got_grads, want_grads, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_gradients_have_gradients() -> None:
+    inputs = arrays(CASES[1])
+
+    def steepness(attend):
+        def of(*inputs):
+            grad = jax.grad(lambda *x: jnp.sum(jnp.sin(attend(*x))))(*inputs)
+            return jnp.sum(jnp.square(grad))
+
+        return jax.jit(jax.grad(of, argnums=(0, 1, 2)))(*inputs)
+
+    for ours, theirs in zip(steepness(attend), steepness(plain), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 

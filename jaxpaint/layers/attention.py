@@ -72,44 +72,108 @@ def _on_cpu(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], -1)
         for x in (query, key, value)
     ]
-    result = lax.map(lambda x: _weighted(*x, size=_CHUNK), by_head)
-    return result.reshape(batch, heads, tokens, -1).swapaxes(1, 2)
+    result: jax.Array = lax.map(lambda x: _weighted(*x, _CHUNK), by_head)
+    return jnp.swapaxes(result.reshape(batch, heads, tokens, -1), 1, 2)
 
 
 def _in_chunks(
     query: jax.Array, key: jax.Array, value: jax.Array, *, size: int
 ) -> jax.Array:
     """Returns `attend` for chunks of queries, at most `size`, one after the other."""
-    by_head = [x.swapaxes(1, 2) for x in (query, key, value)]
-    return _weighted(*by_head, size=size).swapaxes(1, 2)
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+    return jnp.swapaxes(_weighted(query, key, value, size), 1, 2)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _weighted(
-    query: jax.Array, key: jax.Array, value: jax.Array, *, size: int
+    query: jax.Array, key: jax.Array, value: jax.Array, size: int
 ) -> jax.Array:
     """Maps `[.., T, d]`, `[.., S, d]` and `[.., S, e]` to `[.., T, e]`, in chunks."""
-    *lead, tokens, depth = query.shape
-    wide = jnp.promote_types(query.dtype, jnp.float32)
-    scaled = query.astype(wide) / math.sqrt(depth)
-    keys, values = key.astype(wide), value.astype(wide)
-    count = -(-tokens // size)
-    size = -(-tokens // count)
-    scaled = jnp.pad(
-        scaled, [(0, 0)] * len(lead) + [(0, count * size - tokens), (0, 0)]
-    )
+    query, keys, values = _scaled(query, key, value)
 
-    @jax.checkpoint
     def some(chunk: jax.Array) -> jax.Array:
         scores = jnp.einsum("...td,...sd->...ts", chunk, keys)
-        weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
+        weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
         # Dividing the sums costs e divisions a query; the weights, as many as tokens.
         sums = jnp.einsum("...ts,...se->...te", weights, values)
         return sums / jnp.sum(weights, axis=-1, keepdims=True)
 
-    if count == 1:
-        result = some(scaled)
+    tokens = query.shape[-2]
+    if tokens <= size:
+        result = some(query)
     else:
-        chunks = scaled.reshape(*lead, count, size, depth)
-        result = lax.map(some, jnp.moveaxis(chunks, -3, 0))
-        result = jnp.moveaxis(result, 0, -3).reshape(*lead, count * size, -1)
-    return result[..., :tokens, :].astype(value.dtype)
+        result = _joined(lax.map(some, _chunks(query, size)), tokens)
+    return result.astype(value.dtype)
+
+
+def _weighted_forward(
+    query: jax.Array, key: jax.Array, value: jax.Array, size: int
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _weighted(query, key, value, size), (query, key, value)
+
+
+def _weighted_backward(
+    size: int, saved: tuple[jax.Array, ...], cotangent: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Returns the gradients, with the scores computed again.
+
+    They are held by key: then every sum below runs along the rows of its left and the
+    columns of its right matrix, for which CPUs have the fast multiplication.
+    """
+    query, keys, values = _scaled(*saved)
+    cotangent = cotangent.astype(query.dtype)
+    keys_by_depth = keys.mT
+
+    def some(chunk: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
+        scores = jnp.einsum("...sd,...td->...st", keys, chunk)
+        weights = jnp.exp(scores - jnp.max(scores, axis=-2, keepdims=True))
+        weights = weights / jnp.sum(weights, axis=-2, keepdims=True)
+        found = jnp.einsum("...se,...te->...st", values, cotangent)
+        mean = jnp.sum(weights * found, axis=-2, keepdims=True)
+        slope = weights * (found - mean)
+        return (
+            jnp.einsum("...ds,...st->...dt", keys_by_depth, slope).mT,
+            jnp.einsum("...st,...td->...sd", slope, chunk),
+            jnp.einsum("...st,...te->...se", weights, cotangent),
+        )
+
+    tokens, depth = query.shape[-2:]
+    if tokens <= size:
+        grads = some(query, cotangent)
+    else:
+
+        def add(sums: tuple[jax.Array, ...], chunk: tuple[jax.Array, ...]):
+            first, *others = some(*chunk)
+            return tuple(a + b for a, b in zip(sums, others, strict=True)), first
+
+        zeros = jnp.zeros_like(keys), jnp.zeros_like(values)
+        both = _chunks(query, size), _chunks(cotangent, size)
+        others, first = lax.scan(add, zeros, both)
+        grads = _joined(first, tokens), *others
+    grads = grads[0] / math.sqrt(depth), *grads[1:]
+    return tuple(x.astype(y.dtype) for x, y in zip(grads, saved, strict=True))
+
+
+_weighted.defvjp(_weighted_forward, _weighted_backward)
+
+
+def _scaled(query: jax.Array, key: jax.Array, value: jax.Array) -> list[jax.Array]:
+    """Returns all in float32 at least, the query divided by the root of its depth."""
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    scaled = query.astype(wide) / math.sqrt(query.shape[-1])
+    return [scaled, key.astype(wide), value.astype(wide)]
+
+
+def _chunks(x: jax.Array, size: int) -> jax.Array:
+    """Returns `[.., T, d]` as `[count, .., size, d]` or less, filled up with zeros."""
+    *lead, tokens, depth = x.shape
+    count = -(-tokens // size)
+    size = -(-tokens // count)
+    pads = [(0, 0)] * len(lead) + [(0, count * size - tokens), (0, 0)]
+    return jnp.moveaxis(jnp.pad(x, pads).reshape(*lead, count, size, depth), -3, 0)
+
+
+def _joined(chunks: jax.Array, tokens: int) -> jax.Array:
+    """Returns `[.., tokens, d]` out of what `_chunks` makes."""
+    x = jnp.moveaxis(chunks, 0, -3)
+    return x.reshape(*x.shape[:-3], -1, x.shape[-1])[..., :tokens, :]
