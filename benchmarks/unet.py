@@ -3,6 +3,7 @@
     pip install -e '.[bench]'
     python benchmarks/unet.py --batch 1
     python benchmarks/unet.py --batch 4 --one-core
+    python benchmarks/unet.py --batch 4 --one-core --gradient
 
 The default network has guided-diffusion's flags for pictures of 64 pixels and 25
 million parameters. Weights are PyTorch's, outputs are compared first, and both run in
@@ -55,6 +56,11 @@ def main() -> None:
     parser.add_argument(
         "--resample-blocks", action=argparse.BooleanOptionalAction, default=True
     )
+    parser.add_argument(
+        "--gradient",
+        action="store_true",
+        help="of the mean square of the output, by all parameters, too",
+    )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
     parser.add_argument("--rounds", type=int, default=15)
@@ -74,7 +80,7 @@ def main() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.set_default_device("cuda" if on_gpu else "cpu")
     torch.manual_seed(0)
-    torch.set_grad_enabled(False)
+    torch.set_grad_enabled(args.gradient)
 
     gflop, parameters, calls, error = both(args)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -164,8 +170,11 @@ def both(
 
     images = torch.tensor(image).permute(0, 3, 1, 2)
     times = torch.tensor(t)
+    whole = forward
+    if args.gradient:
+        whole = jax.jit(jax.grad(lambda *inputs: jnp.mean(ours.apply(*inputs) ** 2)))
     calls: dict[str, Callable[[], object]] = {
-        "jaxpaint": lambda: forward(*inputs).block_until_ready()
+        "jaxpaint": lambda: jax.block_until_ready(whole(*inputs))
     }
     for name, layout in LAYOUTS.items():
         # A copy for each layout.
@@ -184,6 +193,9 @@ def both(
         def call(twin: torch.nn.Module = twin, x: torch.Tensor = laid) -> torch.Tensor:
             with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
                 y = twin(x, times)
+            if args.gradient:
+                twin.zero_grad()
+                y.square().mean().backward()
             if x.device.type == "cuda":
                 torch.cuda.synchronize()
             return y
@@ -192,7 +204,7 @@ def both(
     with FlopCounterMode(display=False) as counter:
         output = calls["PyTorch contiguous"]()
     assert isinstance(output, torch.Tensor)
-    want = output.permute(0, 2, 3, 1).float().cpu().numpy()
+    want = output.detach().permute(0, 2, 3, 1).float().cpu().numpy()
     error = float(np.abs(np.asarray(forward(*inputs)) - want).max() / want.std())
     limit = 1e-3 if args.dtype == "float32" else 0.2
     if error > limit:
