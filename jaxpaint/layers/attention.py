@@ -118,7 +118,8 @@ def _weighted_backward(
     """Returns the gradients, with the scores computed again.
 
     They are held by key: then every sum below runs along the rows of its left and the
-    columns of its right matrix, for which CPUs have the fast multiplication.
+    columns of its right matrix, for which CPUs have the fast multiplication. That of
+    the query is turned around behind the loop, or the compiler would turn the scores.
     """
     query, keys, values = _scaled(*saved)
     cotangent = cotangent.astype(query.dtype)
@@ -132,14 +133,15 @@ def _weighted_backward(
         mean = jnp.sum(weights * found, axis=-2, keepdims=True)
         slope = weights * (found - mean)
         return (
-            jnp.einsum("...ds,...st->...dt", keys_by_depth, slope).mT,
+            jnp.einsum("...ds,...st->...dt", keys_by_depth, slope),
             jnp.einsum("...st,...td->...sd", slope, chunk),
             jnp.einsum("...st,...te->...se", weights, cotangent),
         )
 
     tokens, depth = query.shape[-2:]
     if tokens <= size:
-        grads = some(query, cotangent)
+        by_depth, *others = some(query, cotangent)
+        first = by_depth.mT
     else:
 
         def add(sums: tuple[jax.Array, ...], chunk: tuple[jax.Array, ...]):
@@ -148,9 +150,9 @@ def _weighted_backward(
 
         zeros = jnp.zeros_like(keys), jnp.zeros_like(values)
         both = _chunks(query, size), _chunks(cotangent, size)
-        others, first = lax.scan(add, zeros, both)
-        grads = _joined(first, tokens), *others
-    grads = grads[0] / math.sqrt(depth), *grads[1:]
+        others, by_depth = lax.scan(add, zeros, both)
+        first = _joined(by_depth.mT, tokens)
+    grads = first / math.sqrt(depth), *others
     return tuple(x.astype(y.dtype) for x, y in zip(grads, saved, strict=True))
 
 
