@@ -270,16 +270,32 @@ def test_timestep_features() -> None:
     np.testing.assert_allclose(last, np.cos(5e-4), rtol=1e-6)
 
 
-def test_group_norm_is_that_of_flax() -> None:
-    x = 3 + jnp.asarray(np.random.default_rng(2).normal(size=(2, 5, 3, 64)))
+def test_group_norm_and_its_gradients_are_those_of_flax() -> None:
+    rng = np.random.default_rng(2)
+    x = 3 + jnp.asarray(rng.normal(size=(2, 5, 3, 64)))
+    scale, shift = (jnp.asarray(rng.normal(size=(2, 64))) for _ in range(2))
     norm = GroupNorm()
     params = randomized(norm, x)
-    want = nn.GroupNorm(32, epsilon=1e-5).apply(params, x)
-    np.testing.assert_allclose(norm.apply(params, x), want, atol=3e-5)
-    scale, shift = jnp.full((2, 64), 2.0), jnp.full((2, 64), -1.0)
-    np.testing.assert_allclose(
-        norm.apply(params, x, scale=scale, shift=shift), 3 * want - 1, atol=1e-4
-    )
+
+    def theirs(params, x, scale, shift):
+        y = nn.GroupNorm(32, epsilon=1e-5).apply(params, x)
+        return y * (1 + scale[:, None, None]) + shift[:, None, None]
+
+    def ours(params, x, scale, shift):
+        return norm.apply(params, x, scale=scale, shift=shift)
+
+    results = []
+    for function in (ours, theirs):
+
+        def total(*inputs, function=function):
+            y = function(*inputs)
+            return jnp.sum(jnp.sin(y)), y
+
+        results.append(
+            jax.grad(total, (0, 1, 2, 3), has_aux=True)(params, x, scale, shift)
+        )
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=3e-4)
+    jax.tree.map(close, *results)
     # One value has no deviation.
     flat = norm.apply(params, jnp.full_like(x, 7.3))
     bias = jnp.broadcast_to(params["params"]["bias"], x.shape)
