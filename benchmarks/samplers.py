@@ -61,7 +61,7 @@ def rows() -> dict[str, tuple[int, Make]]:
         moves = pairs(levels, jump, repeats)
         name = f"DDNM {levels}" + f"/{jump}/{repeats}" * (repeats > 1)
         found[name] = levels, functools.partial(ddnm, pairs=moves)
-    for levels, inner in ((10, 5), (20, 5), (20, 10), (50, 5)):
+    for levels, inner in ((10, 5), (20, 5), (20, 10), (25, 11), (50, 5)):
         found[f"LanPaint {levels}x{inner}"] = (
             levels,
             functools.partial(lanpaint, inner=inner),

@@ -9,7 +9,7 @@ from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
 
 def config() -> Config:
     """Returns the run."""
-    steps = 4500
+    steps = 3000
     return Config(
         method="repaint",
         steps=steps,

@@ -101,6 +101,25 @@ def write(path: Path | str, weights: Weights) -> None:
     safetensors.write(path, arrays, {**weights.about, **metadata})
 
 
+def halved(weights: Weights) -> Weights:
+    """Returns the weights with float32 arrays as float16; reading makes them float32.
+
+    Raises:
+      InputError: a value that float16 does not hold.
+    """
+
+    def half(path: str, leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        if array.dtype != np.float32:
+            return array
+        if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+            raise InputError(f"{path} has values beyond 65504, the largest of float16")
+        return array.astype(np.float16)
+
+    arrays = {name: half(name, leaf) for name, leaf in leaves(weights.params)}
+    return weights._replace(params=nest(arrays))
+
+
 def fitting(weights: Weights) -> Weights:
     """Returns the weights with parameters in the order and dtypes of the method.
 

@@ -106,6 +106,24 @@ def test_export_takes_the_best_checkpoint_the_latest_or_any(
         assert loaded.about["step"] == str(step)
 
 
+def test_half_precision_is_half_the_size_and_reads_as_float32(
+    run: Path, tmp_path: Path
+) -> None:
+    loaded = exported(run, tmp_path)
+    path = tmp_path / "out" / "params.safetensors"
+    size = path.stat().st_size
+    half = exported(run, tmp_path, "--half")
+    assert path.stat().st_size < 0.8 * size
+    assert {x.dtype for x in jax.tree.leaves(half.params)} == {np.dtype(np.float32)}
+    jax.tree.map(np.testing.assert_array_equal, half.params, loaded.params)
+
+
+def test_half_precision_refuses_what_it_cannot_hold() -> None:
+    given = weights.Weights("harmonic", {}, {"a": np.float32([1e5])}, 8)
+    with pytest.raises(InputError, match="65504"):
+        weights.halved(given)
+
+
 def test_the_file_tells_all_of_the_run(run: Path, tmp_path: Path) -> None:
     loaded = exported(run, tmp_path)
     assert loaded.method == CONFIG.method

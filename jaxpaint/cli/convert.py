@@ -50,5 +50,5 @@ def run(args: argparse.Namespace) -> int:
             image_size=changes.get("image_size", weights.image_size),
         )
         weights = fitting(weights)
-    store(weights, args.output)
+    store(weights, args.output, args.half)
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxpaint.convert.coverage import leaves
 from jaxpaint.errors import InputError
-from jaxpaint.weights import Weights, of_run, write
+from jaxpaint.weights import Weights, halved, of_run, write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs `jaxpaint export`; returns the exit code."""
     check_output(args.output, args.overwrite)
-    store(of_run(args.run, args.step), args.output)
+    store(of_run(args.run, args.step), args.output, args.half)
     return 0
 
 
@@ -45,6 +45,9 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a file that exists"
     )
+    parser.add_argument(
+        "--half", action="store_true", help="float16: half the size, 3 digits"
+    )
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -59,8 +62,9 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise InputError(f"{path.parent} cannot be made ({error.strerror})") from None
 
 
-def store(weights: Weights, path: Path) -> None:
-    """Writes weights, and tells what they are."""
+def store(weights: Weights, path: Path, half: bool) -> None:
+    """Writes weights, with `half` as float16, and tells what they are."""
+    weights = halved(weights) if half else weights
     write(path, weights)
     arrays = [array for _, array in leaves(weights.params)]
     count, size = sum(a.size for a in arrays), sum(a.nbytes for a in arrays)

@@ -3,9 +3,13 @@
 import argparse
 import platform
 from importlib import metadata
+from pathlib import Path
 
+import jaxpaint
 from jaxpaint.cli import catalogue
 from jaxpaint.version import __version__
+
+WEIGHTS = Path(jaxpaint.__path__[0]) / "assets" / "weights"
 
 PACKAGES = (
     "jax",
@@ -33,6 +37,9 @@ def run(args: argparse.Namespace) -> int:
     print("\nmethods")
     for name in catalogue.names():
         print(f"  {name:24}{catalogue.summary(name)}")
+    print("\nweights that come with it (model cards beside them)")
+    for path in sorted(WEIGHTS.glob("*.safetensors")):
+        print(f"  {path.stem:24}{path.stat().st_size / 1e6:.1f} MB  {path}")
     print("\npackages")
     for name in PACKAGES:
         print(f"  {name:24}{_version_and_licence(name)}")

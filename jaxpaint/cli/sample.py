@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         metavar="PATH",
         help="weights of a learned method: a .safetensors file of export or convert, "
-        "the folder of a training run, or a published .pth file",
+        "the folder of a training run, or published ones (a .pt or .pth file, a folder "
+        "of diffusers); default: small ones that come with some methods",
     )
     add(
         "--option",
@@ -130,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
     if args.method:
         catalogue.check_method(args.method)
     params, options = None, {}
+    if args.method and not args.checkpoint:
+        args.checkpoint = _bundled(args.method)
     if args.checkpoint:
         params, options = _load(args)
     else:
@@ -155,6 +158,12 @@ def run(args: argparse.Namespace) -> int:
     if is_demo and jobs and not args.dry_run:
         _describe_demo(jobs[0], args.method)
     return 0
+
+
+def _bundled(method: str) -> Path | None:
+    """Returns the small weights of a method that come with the package."""
+    path = ASSETS / "weights" / f"{method}.safetensors"
+    return path if path.is_file() else None
 
 
 def _load(args: argparse.Namespace) -> tuple["Params", dict[str, object]]:

@@ -59,7 +59,7 @@ PRESETS = {
     },
     "lanpaint": {
         "paper": Preset(20, 1, 10),
-        "balanced": Preset(50, 1, 5),
+        "balanced": Preset(25, 1, 11),
         "fast": Preset(20, 1, 5),
         "draft": Preset(10, 1, 5),
     },
