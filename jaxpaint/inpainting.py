@@ -33,12 +33,18 @@ def _prepared(name: str, options: tuple[tuple[str, object], ...]) -> tuple:
         run = at_place(method.inpaint)
         return method, lambda *args: run(*args[:-1])
     begin, advance = at_place(stages.begin), jax.jit(stages.advance)
-    finish = jax.jit(stages.finish)
+    finish, broken = jax.jit(stages.finish), jax.jit(stages.broken)
 
     def fill(params: Params, image, mask, key, place, tell: Callable) -> jax.Array:
         carry = begin(params, image, mask, key, place)
         for number, part in enumerate(stages.parts, start=1):
-            carry = jax.block_until_ready(advance(params, carry, part))
+            carry = advance(params, carry, part)
+            step = int(broken(carry))
+            if step >= 0:
+                raise InputError(
+                    f"method '{name}' gave values that are not finite in step {step}; "
+                    "want weights that fit the method's options"
+                )
             tell(number / len(stages.parts))
         return finish(carry)
 

@@ -55,6 +55,9 @@ class Stages(NamedTuple):
     finish: Callable[[Any], jax.Array]
     """`(carry) -> image`."""
 
+    broken: Callable[[Any], jax.Array]
+    """`(carry) -> number of the first step whose result is not finite`, or -1."""
+
 
 class Method(NamedTuple):
     """An inpainting method as pure functions, in the manner of an optax transformation.

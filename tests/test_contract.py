@@ -224,6 +224,17 @@ def test_stages_give_what_inpaint_gives(name):
     np.testing.assert_allclose(
         np.asarray(stages.finish(carry)), np.asarray(whole), atol=1e-5
     )
+    assert stages.broken(carry) == -1
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if method(n).stages])
+def test_results_that_are_not_finite_name_the_step(name):
+    image, mask = batch(1)
+    bad = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params(name))
+    with pytest.raises(InputError, match="not finite in step 0"):
+        jaxpaint.inpaint(
+            np.asarray(image), np.asarray(mask), name, options=QUICK[name], params=bad
+        )
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*CLASSICAL}))

@@ -179,3 +179,36 @@ def test_the_denoiser_is_the_mean_of_what_is_clean():
         jnp.asarray(place, jnp.float32)[None, None, :, None], jnp.int32(level)
     )
     np.testing.assert_allclose(got.clean[0, 0, :, 0], want, atol=0.03)
+
+
+def test_memory_does_not_grow_with_the_number_of_steps():
+    def temporary(levels):
+        spaced = process.make("linear", 1000, str(levels))
+        steps = repaint(spaced, pairs(levels, 5, 3))
+        told = sampler.Known(jnp.zeros((64, 1, 16, 1)), jnp.ones((64, 1, 16, 1)))
+        denoise = gaussian.denoiser(gaussian.smooth(16), spaced)
+        run = functools.partial(sampler.run, steps, denoise, told)
+        compiled = jax.jit(run).lower(jax.random.key(0)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, many = temporary(10), temporary(100)
+    assert few > 0
+    assert many <= few + 4096
+
+
+def test_the_first_move_that_is_not_finite_is_named():
+    spaced = process.make("linear", 1000, "20")
+    inner = gaussian.denoiser(gaussian.smooth(LENGTH), spaced)
+
+    def denoise(x, level):
+        found = inner(x, level)
+        return found._replace(clean=jnp.where(level == 13, jnp.nan, found.clean))
+
+    told = sampler.Known(jnp.zeros((1, 1, LENGTH, 1)), jnp.ones((1, 1, LENGTH, 1)))
+    key = jax.random.key(0)
+    steps = repaint(spaced, pairs(20))
+    noise = sampler.noise_of_key(key, told.image.shape)
+    state = sampler.first(key, told.image.shape)
+    moves = sampler.numbered(steps.moves)
+    assert sampler.part(steps, denoise, told, state, moves, noise).bad == 19 - 13
+    assert sampler.part(steps, inner, told, state, moves, noise).bad == -1

@@ -189,7 +189,9 @@ def _load(args: argparse.Namespace) -> tuple["Params", dict[str, object]]:
         try:
             weights.fitting(loaded._replace(options=options))
         except InputError as error:
-            raise InputError(f"--option and {args.checkpoint}: {error}") from None
+            raise InputError(
+                f"--option {', '.join(changes)} does not fit {args.checkpoint}: {error}"
+            ) from None
     return loaded.params, options
 
 

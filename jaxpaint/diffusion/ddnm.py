@@ -33,7 +33,7 @@ def ddnm(process: Process, pairs: np.ndarray, eta: float = 0.85) -> Sampler:
         clean = known.paste(prediction.clean, known.image)
         noise = eta * draw(0) + np.sqrt(1 - eta**2) * prediction.noise
         x = at(np.sqrt(before), level) * clean + at(np.sqrt(1 - before), level) * noise
-        return State(x, prediction.clean)
+        return state._replace(x=x, memory=prediction.clean)
 
     def up(state: State, move: Any, draw: Draw) -> State:
         x = diffuse(process, state.memory, move["level"], draw(0))

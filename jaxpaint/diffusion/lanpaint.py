@@ -71,6 +71,6 @@ def lanpaint(
             + at(np.sqrt(1 - process.abar_before), level) * kept
         )
         moved = jnp.where(turn == 0, first, jnp.where(turn < inner, later, stepped))
-        return State(moved, force)
+        return state._replace(x=moved, memory=force)
 
     return Sampler(moves, down)

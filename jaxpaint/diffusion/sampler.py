@@ -41,6 +41,8 @@ class State(NamedTuple):
     """`[B, H, W, C]` at the level of the last move."""
     memory: jax.Array
     """What a sampler remembers of its last network call, of the same shape."""
+    bad: jax.Array | int = -1
+    """Number of the first move after which `x` was not finite; -1: it always was."""
 
 
 Moves = Mapping[str, np.ndarray]
@@ -149,8 +151,11 @@ def part(
         return sampler.down(denoise, known, state, move, noise(move["number"]))
 
     def body(state: State, move: Any) -> tuple[State, None]:
-        return lax.switch(move["kind"], (rest, up, down), state, move), None
+        after = lax.switch(move["kind"], (rest, up, down), state, move)
+        broken = (state.bad < 0) & ~jnp.all(jnp.isfinite(after.x))
+        return after._replace(bad=jnp.where(broken, move["number"], state.bad)), None
 
+    state = state._replace(bad=jnp.asarray(state.bad, jnp.int32))
     return lax.scan(body, state, jax.tree.map(jnp.asarray, dict(moves)))[0]
 
 

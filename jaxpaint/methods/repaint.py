@@ -251,6 +251,7 @@ def make(
         return jax.tree.map(jnp.copy, started)
 
     def init(key: jax.Array, batch: Batch) -> State:
+        _check(batch["image"], image_size)
         image = batch["image"][:1]
         zero = jnp.zeros(1, jnp.int32)
         variables = unet.init(key, image, zero, zero if classes else None)
@@ -288,6 +289,7 @@ def make(
                 "class-conditional networks cannot be trained here: the data has no "
                 "labels; set classes=0"
             )
+        _check(batch["image"], image_size)
         level_key, key = jax.random.split(key)
         count = len(batch["image"])
         history = state.history
@@ -348,14 +350,16 @@ def make(
         noise_key, label_key = jax.random.split(key)
         shape = (*image.shape[:3], 3)
         crop = crops.around_hole(jnp.broadcast_to(image, shape), mask, image_size)
+        first = sampler.first(noise_key, (1, *crop.image.shape[1:]))
         labels = jnp.full(len(image), label)
         if label < 0:
             labels += jax.random.randint(label_key, (), 1, max(classes, 1) + 1)
         return Carry(
             Known(crop.image, crop.mask),
-            jax.tree.map(
-                lambda x: jnp.broadcast_to(x, crop.image.shape),
-                sampler.first(noise_key, (1, *crop.image.shape[1:])),
+            sampler.State(
+                jnp.broadcast_to(first.x, crop.image.shape),
+                jnp.broadcast_to(first.memory, crop.image.shape),
+                jnp.int32(-1),
             ),
             labels,
             noise_key,
@@ -389,9 +393,19 @@ def make(
         carry = begin(params, image, mask, key)
         return finish(advance(params, carry, sampler.numbered(chosen.moves)))
 
-    stages = Stages(begin, tuple(sampler.parts(chosen.moves, _PARTS)), advance, finish)
+    parts = tuple(sampler.parts(chosen.moves, _PARTS))
+    stages = Stages(begin, parts, advance, finish, lambda carry: carry.state.bad)
     window = Window(margin=image_size // 2, relative=0.5)
     return Method(init, train_step, eval_params, inpaint, window, load_params, stages)
+
+
+def _check(image: jax.Array, image_size: int) -> None:
+    if image.shape[1:] != (image_size, image_size, 3):
+        raise InputError(
+            f"pictures have shape {list(image.shape[1:])}; this model wants "
+            f"[{image_size}, {image_size}, 3]: set data.image_size={image_size}, or "
+            "the option image_size of the method"
+        )
 
 
 def _sampler(
