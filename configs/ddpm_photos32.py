@@ -2,6 +2,14 @@
 
 Command:  python train.py configs/ddpm_photos32.py --workdir runs/ddpm \
             data.train=FOLDER data.validation=FOLDER
+Hardware: 2 CPU cores, 3 GB of memory.
+Time:     50 minutes, while other work took a part of the cores. (The run whose weights
+          come with jaxpaint was planned for 4500 steps until step 1341: its learning
+          rate was a little higher until there.)
+Score:    squared error of the noise 0.063 in training. L1 over the central hole (half
+          the sides) on 62 photographs, one sample each, `ddnm` with 50 network calls:
+          0.1350; harmonic 0.1134, mean color 0.1732. A fill is one guess and no mean,
+          which costs L1.
 """
 
 from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim

@@ -11,6 +11,7 @@ import pytest
 import jaxpaint
 from jaxpaint import config as configs
 from jaxpaint import files, safetensors, weights
+from jaxpaint.cli import sample
 from jaxpaint.cli.main import main
 from jaxpaint.config import Config, Data
 from jaxpaint.convert.coverage import leaves
@@ -104,6 +105,16 @@ def test_export_takes_the_best_checkpoint_the_latest_or_any(
         loaded = exported(run, tmp_path, *flags)
         assert numbers(loaded) == {step}
         assert loaded.about["step"] == str(step)
+
+
+@pytest.mark.parametrize("path", sorted(sample.WEIGHTS.glob("*.safetensors")), ids=str)
+def test_the_weights_that_come_with_the_package_fit_their_method(path: Path) -> None:
+    loaded = weights.read(path)
+    assert loaded.method == path.stem
+    assert int(loaded.about["step"]) > 0
+    card = (path.parent / "README.md").read_text()
+    assert f"## {path.name}" in card
+    assert "photos/" in loaded.about["config"]
 
 
 def test_half_precision_is_half_the_size_and_reads_as_float32(

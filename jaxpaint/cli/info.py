@@ -3,13 +3,10 @@
 import argparse
 import platform
 from importlib import metadata
-from pathlib import Path
 
-import jaxpaint
 from jaxpaint.cli import catalogue
+from jaxpaint.cli.sample import WEIGHTS
 from jaxpaint.version import __version__
-
-WEIGHTS = Path(jaxpaint.__path__[0]) / "assets" / "weights"
 
 PACKAGES = (
     "jax",

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 ASSETS = Path(jaxpaint.__path__[0]) / "assets"
 """Holds the photo and the mask of the demonstration."""
 
+WEIGHTS = ASSETS / "weights"
+"""Small weights of some methods, `<method>.safetensors`."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `jaxpaint sample`."""
@@ -162,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _bundled(method: str) -> Path | None:
     """Returns the small weights of a method that come with the package."""
-    path = ASSETS / "weights" / f"{method}.safetensors"
+    path = WEIGHTS / f"{method}.safetensors"
     return path if path.is_file() else None
 
 

@@ -1,5 +1,7 @@
-"""RePaint and its successors: a diffusion model whose steps are led by what is known
-(Lugmayr et al. 2022)."""
+"""RePaint: a diffusion model led by what is known, and faster samplers; many answers.
+
+Lugmayr et al. 2022, and its successors in `jaxpaint.diffusion`.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -120,7 +122,7 @@ def make(
     steps: int = 1000,
     target: str = "noise",
     learned_variance: bool = False,
-    variance: str = "large",
+    variance: str = "small",
     simple: float = 1.0,
     bound: float = 1.0,
     importance_sampling: bool = False,
@@ -167,7 +169,8 @@ def make(
       steps: levels of the training process.
       target: what the network says: `noise`, `clean` or `velocity`.
       learned_variance: whether it says the variance of a step too.
-      variance: of a step, without a learned one: `small` or `large`.
+      variance: of a step, without a learned one: `small` or `large`, which leaves noise
+        in results where few levels are taken.
       simple: weight of the squared error in training.
       bound: weight of the variational bound, for a learned variance.
       importance_sampling: whether training draws levels by their losses.
