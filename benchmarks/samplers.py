@@ -104,7 +104,7 @@ def measure(
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=int, default=6)
     runs = parser.parse_args().runs
     print("| sampler | calls | backward | Gaussian | deviations | mixture |")

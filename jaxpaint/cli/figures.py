@@ -33,7 +33,7 @@ def compare(
 class Sums(NamedTuple):
     """Sums over results, up to 66,000, from which their deviation follows exactly."""
 
-    count: int
+    results: int
     levels: np.ndarray
     """Uint32 `[H, W, 3]`, as the next."""
     squares: np.ndarray
@@ -44,14 +44,14 @@ def add(sums: Sums | None, result: Picture) -> Sums:
     levels = _on_white(result).astype(np.uint32)
     if sums is None:
         return Sums(1, levels, levels**2)
-    return Sums(sums.count + 1, sums.levels + levels, sums.squares + levels**2)
+    return Sums(sums.results + 1, sums.levels + levels, sums.squares + levels**2)
 
 
 def deviation(sums: Sums) -> np.ndarray:
     """Returns the standard deviation of results at each pixel, mean of the channels, as
     grey RGB: twice its grey levels, black where all agree."""
-    mean = sums.levels / sums.count
-    variance = np.maximum(sums.squares / sums.count - mean**2, 0)
+    mean = sums.levels / sums.results
+    variance = np.maximum(sums.squares / sums.results - mean**2, 0)
     grey = np.mean(np.sqrt(variance), axis=-1, keepdims=True)
     return np.repeat(np.clip(np.round(2 * grey), 0, 255).astype(np.uint8), 3, axis=-1)
 
