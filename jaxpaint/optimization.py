@@ -161,14 +161,24 @@ def norm(tree: Params) -> jax.Array:
     return jnp.sqrt(sum(square(x) for x in jax.tree.leaves(tree)))
 
 
+def first_average(variables: Params, optim: Optim) -> Params:
+    """Returns what the moving average of variables starts from, `{}` without one.
+
+    A copy: a training step gives the memory of both away, which must not be the same.
+    """
+    return jax.tree.map(jnp.array, variables) if optim.ema_decay else {}
+
+
 def moving_average(
     average: Params, new: Params, decay: float, step: jax.Array
 ) -> Params:
     """Returns the exponential moving average, quicker to move in the first steps.
 
     The decay in force is `min(decay, (1 + step) / (10 + step))` with `step` counted
-    from 0.
+    from 0. Where there is no average, `{}`, none comes of it.
     """
+    if not average:
+        return average
     step = step.astype(jnp.float32)
     keep = jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda old, x: old * keep + x * (1 - keep), average, new)

@@ -129,8 +129,7 @@ def make(
         judge = optimization.begin(
             dict(discriminator.init(keys[1], patch, False)), discriminator_optimizer
         )
-        # Arrays of its own: a state that is donated must not hold one twice.
-        average = jax.tree.map(jnp.copy, variables) if optim.ema_decay else {}
+        average = optimization.first_average(variables, optim)
         return State(jnp.int32(0), artist, judge, average)
 
     def task(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -196,23 +195,21 @@ def make(
             microbatches=optim.microbatches,
         )
         artist = optimization.update(state.generator, grads, stats, generator_optimizer)
-        average = state.average
-        if optim.ema_decay:
-            average = optimization.moving_average(
-                average, artist.variables(), optim.ema_decay, state.step
-            )
+        average = optimization.moving_average(
+            state.average, artist.variables(), optim.ema_decay, state.step
+        )
         norm = {"grad_norm/gen": optimization.norm(grads)}
         return State(state.step + 1, artist, judge, average), metrics | more | norm
 
     def eval_params(state: State) -> Params:
-        return state.average if optim.ema_decay else state.generator.variables()
+        return state.average or state.generator.variables()
 
     def load_params(state: State, params: Params) -> State:
         params = jax.tree.map(jnp.asarray, params)
         network = state.generator._replace(
             params=params["params"], stats=params["batch_stats"]
         )
-        average = jax.tree.map(jnp.array, params) if optim.ema_decay else {}
+        average = optimization.first_average(params, optim)
         return state._replace(generator=network, average=average)
 
     def inpaint(

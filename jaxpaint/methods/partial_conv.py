@@ -110,16 +110,11 @@ def make(
             output = imagenet.restore(output)
         return (output, *stats)
 
-    def first_average(network: optimization.Network) -> Params:
-        # A copy: a training step gives the memory of both away.
-        started = network.variables() if optim.ema_decay > 0 else {}
-        return jax.tree.map(jnp.copy, started)
-
     def init(key: jax.Array, batch: Batch) -> State:
         image, mask = batch["image"][:1], batch["mask"][:1]
         variables = unet.init(key, image, 1 - mask, train=False)
         network = optimization.begin(dict(variables), transformation)
-        average = first_average(network)
+        average = optimization.first_average(network.variables(), optim)
         frozen = extractor.read(features) if extractor else {}
         return State(jnp.zeros((), jnp.int32), network, average, frozen)
 
@@ -156,20 +151,18 @@ def make(
             loss, state.network, batch, key, microbatches=optim.microbatches
         )
         network = optimization.update(state.network, grads, stats, transformation)
-        average = state.average
-        if optim.ema_decay > 0:
-            average = optimization.moving_average(
-                average, network.variables(), optim.ema_decay, state.step
-            )
+        average = optimization.moving_average(
+            state.average, network.variables(), optim.ema_decay, state.step
+        )
         metrics["grad_norm"] = optimization.norm(grads)
         return State(state.step + 1, network, average, state.features), metrics
 
     def eval_params(state: State) -> Params:
-        return state.average if optim.ema_decay > 0 else state.network.variables()
+        return state.average or state.network.variables()
 
     def load_params(state: State, params: Params) -> State:
         network = optimization.begin(params, transformation)
-        average = first_average(network)
+        average = optimization.first_average(params, optim)
         return state._replace(network=network, average=average)
 
     def inpaint(

@@ -248,11 +248,6 @@ def make(
     )
     transformation = optimization.optimizer(optim)
 
-    def first_average(network: optimization.Network) -> Params:
-        # A copy: a training step gives the memory of both away.
-        started = network.variables() if optim.ema_decay > 0 else {}
-        return jax.tree.map(jnp.copy, started)
-
     def init(key: jax.Array, batch: Batch) -> State:
         _check(batch["image"], image_size)
         image = batch["image"][:1]
@@ -260,7 +255,8 @@ def make(
         variables = unet.init(key, image, zero, zero if classes else None)
         network = optimization.begin(dict(variables), transformation)
         history = importance.empty(steps) if importance_sampling else ()
-        return State(jnp.zeros((), jnp.int32), network, first_average(network), history)
+        average = optimization.first_average(network.variables(), optim)
+        return State(jnp.zeros((), jnp.int32), network, average, history)
 
     def loss(params: Params, stats: Params, batch: Batch, key: jax.Array):
         noise_key, dropout_key = jax.random.split(key)
@@ -312,20 +308,19 @@ def make(
         if history:
             history = importance.remember(history, level, each)
         network = optimization.update(state.network, grads, stats, transformation)
-        average = state.average
-        if optim.ema_decay > 0:
-            average = optimization.moving_average(
-                average, network.variables(), optim.ema_decay, state.step
-            )
+        average = optimization.moving_average(
+            state.average, network.variables(), optim.ema_decay, state.step
+        )
         metrics["grad_norm"] = optimization.norm(grads)
         return State(state.step + 1, network, average, history), metrics
 
     def eval_params(state: State) -> Params:
-        return state.average if optim.ema_decay > 0 else state.network.variables()
+        return state.average or state.network.variables()
 
     def load_params(state: State, params: Params) -> State:
         network = optimization.begin(params, transformation)
-        return state._replace(network=network, average=first_average(network))
+        average = optimization.first_average(params, optim)
+        return state._replace(network=network, average=average)
 
     def denoise(params: Params, label: jax.Array) -> denoiser.Denoiser:
         found = denoiser.of_network(
