@@ -177,7 +177,7 @@ def moving_average(
     The decay in force is `min(decay, (1 + step) / (10 + step))` with `step` counted
     from 0. Where there is no average, `{}`, none comes of it.
     """
-    if not average:
+    if not jax.tree.leaves(average):
         return average
     step = step.astype(jnp.float32)
     keep = jnp.minimum(decay, (1 + step) / (10 + step))
