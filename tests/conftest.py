@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -31,6 +32,14 @@ def fixtures() -> Path:
             pytest.fail(f"JAXPAINT_FIXTURES names {folder}, which is no folder")
         pytest.skip("no recorded reference numbers; JAXPAINT_FIXTURES names a folder")
     return folder
+
+
+@pytest.fixture
+def compiled_quickly() -> Iterator[None]:
+    """Programs are compiled with little optimization, for tests that run them once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -138,6 +138,7 @@ def test_samples_are_numbered_and_figures_named_by_stem():
         "o/x_01.jpg",
         "o/x_masked.png",
         "o/x_compare.png",
+        "o/x_deviation.png",
     ]
 
 
