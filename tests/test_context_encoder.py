@@ -18,6 +18,8 @@ from jaxpaint.layers.channelwise_dense import ChannelwiseDense
 from jaxpaint.methods import context_encoder
 from jaxpaint.methods._context_encoder_networks import Discriminator, Generator
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 # --- Parity with the recorded numbers of the reference implementations.
 
 

@@ -17,6 +17,8 @@ from jaxpaint.layers.convolution import convolve
 from jaxpaint.layers.partial_conv import PartialConv
 from jaxpaint.methods._partial_conv_unet import UNet
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 KEY = jax.random.key(3)
 SMALL = {"levels": 2, "width": 4, "max_width": 8, "perceptual": 0, "style": 0}
 
