@@ -442,6 +442,9 @@ def test_ctrl_c_is_heard_while_jax_computes(folder):
         import jax
         from jaxpaint.cli.main import main
 
+        # A shell that runs the tests in the background has it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
         def inpaint(image, *rest, **options):
             interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)
             threading.Timer(0.5, interrupt).start()
