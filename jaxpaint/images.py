@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxpaint.errors import InputError
+
 
 def to_float(image: np.ndarray) -> np.ndarray:
     """Returns a uint8 image as float32 in [-1, 1]."""
@@ -20,6 +22,16 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     Rounds to nearest: plain truncation would change 63 of the 256 values.
     """
     return np.clip(np.round((np.asarray(image) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def check_size(image: jax.Array, image_size: int) -> None:
+    """Raises InputError unless a training batch is `[B, image_size, image_size, 3]`."""
+    if image.shape[1:] != (image_size, image_size, 3):
+        raise InputError(
+            f"pictures have shape {list(image.shape[1:])}; this model wants "
+            f"[{image_size}, {image_size}, 3]: set data.image_size={image_size}, or "
+            "the option image_size of the method"
+        )
 
 
 def compose(image: jax.Array, fill: jax.Array, mask: jax.Array) -> jax.Array:

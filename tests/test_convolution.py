@@ -15,7 +15,7 @@ from jaxpaint.layers.convolution import (
     convolve_transposed,
     convolve_upsampled,
 )
-from jaxpaint.layers.partial_conv import PartialConv, repeat
+from jaxpaint.layers.partial_conv import PartialConv
 
 # Batch, height, width, in, out, size, stride, padding, dilation. The first six have few
 # output pixels and are matrix products on a CPU; the others are not.
@@ -159,7 +159,10 @@ def test_a_partial_convolution_doubles_pixels_itself(side) -> None:
     layer = partial(PartialConv, 4, 3, padding=1)
     variables = layer().init(jax.random.key(0), inputs[1:] * 2)
     got, mask = layer(upsample=True).apply(variables, inputs, known)
-    big = [repeat(inputs[0]), inputs[1]], [repeat(known[0]), known[1]]
+    big = (
+        [convolution.doubled(inputs[0]), inputs[1]],
+        [convolution.doubled(known[0]), known[1]],
+    )
     want, want_mask = layer().apply(variables, *big)
     check(got, want)
     np.testing.assert_array_equal(mask, want_mask)

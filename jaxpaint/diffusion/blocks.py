@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from jaxpaint.errors import InputError
 from jaxpaint.layers.attention import attend
-from jaxpaint.layers.convolution import convolve, convolve_upsampled
+from jaxpaint.layers.convolution import convolve, convolve_upsampled, doubled
 
 _GROUPS = 32
 
@@ -333,15 +333,6 @@ def halved(x: jax.Array) -> jax.Array:
     # A sum over axes would be a call of its own on CPUs, and twice as slow.
     top = grid[:, :, 0, :, 0] + grid[:, :, 0, :, 1]
     return (top + grid[:, :, 1, :, 0] + grid[:, :, 1, :, 1]) / 4
-
-
-def doubled(x: jax.Array) -> jax.Array:
-    """Returns each pixel as 2 x 2 of them: `[B, 2 H, 2 W, C]`."""
-    batch, height, width, channels = x.shape
-    grid = jnp.broadcast_to(
-        x[:, :, None, :, None], (batch, height, 2, width, 2, channels)
-    )
-    return grid.reshape(batch, 2 * height, 2 * width, channels)
 
 
 class Blocks(NamedTuple):

@@ -96,6 +96,15 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array, *, padding: int) -> jax.
     )
 
 
+def doubled(x: jax.Array) -> jax.Array:
+    """Returns each pixel as 2 x 2 of them: `[B, 2 H, 2 W, C]`."""
+    batch, height, width, channels = x.shape
+    grid = jnp.broadcast_to(
+        x[:, :, None, :, None], (batch, height, 2, width, 2, channels)
+    )
+    return grid.reshape(batch, 2 * height, 2 * width, channels)
+
+
 # A convolution and its two gradients are the three ways to contract one trilinear form
 # of picture, kernel and output. Each has the other two as its gradients. Shapes below
 # are those of kernels `[kh, kw, I, O]`.

@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxpaint.layers.convolution import convolve, convolve_upsampled
+from jaxpaint.layers.convolution import convolve, convolve_upsampled, doubled
 
 # Output pixels (of a batch) from which doubling is worth avoiding: for fewer the sums
 # over the kernel cost more than the multiplications that they save.
@@ -75,7 +75,7 @@ class PartialConv(nn.Module):
         y = self._convolve(seen_inputs, kernel.astype(self.dtype))
         if self.upsample:
             height, width = counts[1].shape[1:3]
-            counts[0] = repeat(counts[0])[:, :height, :width]
+            counts[0] = doubled(counts[0])[:, :height, :width]
         ratio, seen = renormalization(
             functools.reduce(jnp.add, counts),
             size * size * channels if self.window_scale else 1,
@@ -105,7 +105,7 @@ class PartialConv(nn.Module):
                 padding=self.padding,
             )
         if self.upsample:
-            first = repeat(first)[:, :height, :width]
+            first = doubled(first)[:, :height, :width]
         return convolve(
             jnp.concatenate([first, *rest], axis=-1),
             kernel,
@@ -113,11 +113,6 @@ class PartialConv(nn.Module):
             padding=self.padding,
             dilation=self.dilation,
         )
-
-
-def repeat(x: jax.Array) -> jax.Array:
-    """Returns every pixel of `[B, H, W, C]` doubled along both axes."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def renormalization(

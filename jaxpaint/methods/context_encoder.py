@@ -15,7 +15,7 @@ from jaxpaint import optimization
 from jaxpaint.config import Compute, Optim
 from jaxpaint.crops import resample, sampling
 from jaxpaint.errors import InputError
-from jaxpaint.images import compose
+from jaxpaint.images import check_size, compose
 from jaxpaint.methods._context_encoder_networks import Discriminator, Generator
 from jaxpaint.optimization import Network
 from jaxpaint.types import Batch, Method, Metrics, Params, Window
@@ -320,12 +320,7 @@ def _center(image: jax.Array) -> jax.Array:
 
 def _check(batch: Batch, image_size: int) -> None:
     image, mask = batch["image"], batch["mask"]
-    if image.shape[1:] != (image_size, image_size, 3):
-        raise InputError(
-            f"pictures have shape {list(image.shape[1:])}; this model wants "
-            f"[{image_size}, {image_size}, 3]: set data.image_size={image_size}, or "
-            "the option image_size of the method"
-        )
+    check_size(image, image_size)
     if mask.shape != (*image.shape[:3], 1):
         raise InputError(
             f"masks have shape {list(mask.shape)}; want {[*image.shape[:3], 1]}"

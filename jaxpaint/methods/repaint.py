@@ -249,7 +249,7 @@ def make(
     transformation = optimization.optimizer(optim)
 
     def init(key: jax.Array, batch: Batch) -> State:
-        _check(batch["image"], image_size)
+        images.check_size(batch["image"], image_size)
         image = batch["image"][:1]
         zero = jnp.zeros(1, jnp.int32)
         variables = unet.init(key, image, zero, zero if classes else None)
@@ -288,7 +288,7 @@ def make(
                 "class-conditional networks cannot be trained here: the data has no "
                 "labels; set classes=0"
             )
-        _check(batch["image"], image_size)
+        images.check_size(batch["image"], image_size)
         level_key, key = jax.random.split(key)
         count = len(batch["image"])
         history = state.history
@@ -395,15 +395,6 @@ def make(
     stages = Stages(begin, parts, advance, finish, lambda carry: carry.state.bad)
     window = Window(margin=image_size // 2, relative=0.5)
     return Method(init, train_step, eval_params, inpaint, window, load_params, stages)
-
-
-def _check(image: jax.Array, image_size: int) -> None:
-    if image.shape[1:] != (image_size, image_size, 3):
-        raise InputError(
-            f"pictures have shape {list(image.shape[1:])}; this model wants "
-            f"[{image_size}, {image_size}, 3]: set data.image_size={image_size}, or "
-            "the option image_size of the method"
-        )
 
 
 def _sampler(
