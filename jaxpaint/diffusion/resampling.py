@@ -34,7 +34,10 @@ class Resampling:
     start: int = NEVER
 
 
-def levels(steps: int, resampling: Resampling = Resampling()) -> list[int]:
+STRAIGHT_DOWN = Resampling()
+
+
+def levels(steps: int, resampling: Resampling = STRAIGHT_DOWN) -> list[int]:
     """Returns the levels that are visited, from `steps - 1` to -1 (the clean image).
 
     Neighbours differ by 1: down is a step of the network, up adds noise.
