@@ -87,6 +87,48 @@ def test_values_and_gradients_of_a_convolution(case) -> None:
         check(got, want)
 
 
+@pytest.mark.parametrize(
+    ("case", "calls"),
+    [
+        ((2, 9, 8, 3, 4, 3, 1, 1, 1), 2),
+        ((1, 8, 11, 2, 3, 4, 1, 2, 1), 2),
+        ((1, 12, 9, 2, 3, 3, 1, 2, 2), 2),
+        ((2, 9, 8, 3, 4, 4, 2, 1, 1), 0),
+    ],
+)
+def test_pictures_as_one_row_for_more_cores_than_tiles(case, calls, monkeypatch):
+    # Of these small pictures a machine of very many cores would make long rows, in the
+    # convolution and in the gradient of its input.
+    changes = {"_PATCHES": 0, "_WORTHWHILE": 0, "_COPYING": 0, "_cores": lambda: 1000}
+    for name, value in changes.items():
+        monkeypatch.setattr(convolution, name, value)
+    windows, in_one_row = [], convolution._in_one_row
+
+    def recorded(x, kernel, window):
+        windows.append(window)
+        return in_one_row(x, kernel, window)
+
+    monkeypatch.setattr(convolution, "_in_one_row", recorded)
+    test_values_and_gradients_of_a_convolution(case)
+    assert len(windows) == calls
+
+
+def test_narrow_pictures_are_rows_where_cores_would_be_idle(monkeypatch) -> None:
+    def idle(cores, side, features):
+        monkeypatch.setattr(convolution, "_cores", lambda: cores)
+        window = convolution._Window(1, 1, 1, "HWIO")
+        shape, kernel = (1, side, side, 64), (3, 3, 64, features)
+        return convolution._leaves_cores_idle(shape, kernel, window)
+
+    assert not idle(1, 64, 64)
+    assert idle(2, 64, 64)
+    assert not idle(2, 128, 64)
+    assert not idle(2, 64, 128)
+    assert idle(2, 64, 192)
+    assert idle(16, 128, 128)
+    assert not idle(2, 64, 3)
+
+
 @pytest.mark.parametrize("case", [CASES[i] for i in (1, 3, 7)])
 def test_transposed_is_the_adjoint(case) -> None:
     x, kernel = arrays(case)

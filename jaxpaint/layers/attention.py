@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Queries that a CPU takes at once: their scores stay in the cache of a core. So do all
-# scores up to the second number.
+# Scores that a CPU holds at once, if 256 queries have not more already: beyond, they
+# leave the cache. Up to so many, all heads of all pictures are one product.
+_FEW_SCORES = 1 << 20
 _CHUNK = 256
-_FEW_SCORES = 1 << 18
 
 # Scores that an accelerator may hold at once; beyond, it takes chunks of 1,024 queries.
 _SCORES = 1 << 28
@@ -68,11 +68,12 @@ def _on_cpu(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     batch, tokens, heads, _ = query.shape
     if batch * heads * tokens * key.shape[1] <= _FEW_SCORES:
         return _in_chunks(query, key, value, size=tokens)
+    size = max(_CHUNK, _FEW_SCORES // key.shape[1])
     by_head = [
         x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], -1)
         for x in (query, key, value)
     ]
-    result: jax.Array = lax.map(lambda x: _weighted(*x, _CHUNK), by_head)
+    result: jax.Array = lax.map(lambda x: _weighted(*x, size), by_head)
     return jnp.swapaxes(result.reshape(batch, heads, tokens, -1), 1, 2)
 
 

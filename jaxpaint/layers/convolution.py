@@ -4,13 +4,14 @@ Published networks count padding in pixels on both sides, which flax's `"SAME"` 
 give for even kernels and strides; kernels here are `[kh, kw, in, out]`.
 
 GPUs and TPUs get the compiler's convolutions. On CPUs some of those are several times
-slower than the same sum written in another way, which `_by_matmul` and
+slower than the same sum written in another way, which `_by_matmul`, `_in_one_row` and
 `_input_gradient_by_phases` choose from the shapes; docs/performance.md has the figures.
 """
 
 import functools
 import itertools
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,16 @@ _PATCHES = 512
 
 # Up to so many the kernel, and not the patches, is what must not be rearranged.
 _FEW_PATCHES = 64
+
+# The compiler's CPU convolution gives a core so many columns of a picture and features,
+# and all of its rows: narrow pictures with few features leave cores without work.
+_TILE = 64
+
+# Below so many multiplications for an output row the others would not be woken anyway.
+_WORTHWHILE = 1 << 20
+
+# How much longer a convolution may take that needs no copies of the picture.
+_COPYING = 1.2
 
 
 class _Window(NamedTuple):
@@ -41,6 +52,13 @@ class _Window(NamedTuple):
         """Returns the output's side for an input's side and a kernel's size."""
         reach = self.dilation * (size - 1) + 1
         return (length + 2 * self.padding - reach) // self.stride + 1
+
+    def reversed(self, size: int) -> "_Window":
+        """Returns that of the input's gradient, for a stride of 1."""
+        padding = self.dilation * (size - 1) - self.padding
+        return self._replace(
+            padding=padding, layout=self.layout[:2] + self.layout[:1:-1]
+        )
 
 
 def convolve(
@@ -119,9 +137,13 @@ def _convolve(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
         patches = _patches(x, (height, width), window)
         return _patches_by_kernel(patches, kernel, window.layout)
 
-    if not _by_matmul(x.shape, (height, width), window):
-        return _compiled(x, kernel, window)
-    return _on_cpu(by_matmul, functools.partial(_compiled, window=window), x, kernel)
+    default = functools.partial(_compiled, window=window)
+    if _by_matmul(x.shape, (height, width), window):
+        return _on_cpu(by_matmul, default, x, kernel)
+    if _leaves_cores_idle(x.shape, kernel.shape, window):
+        in_one_row = functools.partial(_in_one_row, window=window)
+        return _on_cpu(in_one_row, default, x, kernel)
+    return default(x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -144,10 +166,17 @@ def _input_gradient(
     def by_phases(y: jax.Array, kernel: jax.Array) -> jax.Array:
         return _input_gradient_by_phases(y, kernel, window, sides)
 
+    reverse = window.reversed(height)
+
+    def in_one_row(y: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _in_one_row(y, kernel[::-1, ::-1], reverse)
+
     if _by_matmul(shape, (height, width), window):
         return _on_cpu(by_matmul, compiled, y, kernel)
     if 1 < window.stride <= min(height, width) and window.dilation == 1:
         return _on_cpu(by_phases, compiled, y, kernel)
+    if height == width and _leaves_cores_idle(y.shape, kernel.shape, reverse):
+        return _on_cpu(in_one_row, compiled, y, kernel)
     return compiled(y, kernel)
 
 
@@ -239,6 +268,73 @@ def _by_matmul(shape: tuple[int, ...], size: tuple[int, int], window: _Window) -
     """
     sides = [window.side(n, k) for n, k in zip(shape[1:3], size, strict=True)]
     return window.dilation == 1 and shape[0] * math.prod(sides) <= _PATCHES
+
+
+def _leaves_cores_idle(
+    shape: tuple[int, ...], kernel: tuple[int, ...], window: _Window
+) -> bool:
+    """Whether a CPU's cores would rather have the picture as one row.
+
+    They get more tiles then, for some windows more. The shapes are those of input and
+    kernel.
+    """
+    if window.stride != 1 or window.padding < 0:
+        return False
+    features = kernel[window.layout.index("O")]
+    rows, across = (
+        window.side(n, k) for n, k in zip(shape[1:3], kernel[:2], strict=True)
+    )
+    if across * features * math.prod(kernel[:2]) * shape[3] < _WORTHWHILE:
+        return False
+    cores, side = _cores(), shape[2] + 2 * window.padding
+
+    def time(columns: int) -> int:
+        tiles = -(-columns // _TILE) * -(-features // _TILE)
+        return -(-tiles // cores) * min(columns, _TILE)
+
+    return time(across) * rows > _COPYING * time(rows * side)
+
+
+def _cores() -> int:
+    """Returns how many cores there are for each device of this process."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(1, count // jax.local_device_count())
+
+
+def _in_one_row(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """Returns the convolution with stride 1 of pictures laid out as one long row each.
+
+    Rows of the padded picture follow each other; as many copies, shifted by a row each,
+    lie above each other as the kernel is high. So one wide picture of few rows has all
+    windows, and some more that reach over the end of a row and are cut off.
+    """
+    height, width = kernel.shape[:2]
+    rows = window.side(x.shape[1], height)
+    across = window.side(x.shape[2], width)
+    reach = window.dilation * (width - 1)
+    pad = (window.padding, window.padding)
+
+    def one(image: jax.Array) -> jax.Array:
+        image = jnp.pad(image, (pad, pad, (0, 0)))
+        side = image.shape[1]
+        line = image.reshape(-1, image.shape[-1])
+        starts = [i * window.dilation * side for i in range(height)]
+        lines = jnp.stack([line[start : start + rows * side] for start in starts])
+        y = lax.conv_general_dilated(
+            lines[None],
+            kernel,
+            (1, 1),
+            [(0, 0), (0, reach)],
+            rhs_dilation=(1, window.dilation),
+            dimension_numbers=("NHWC", window.layout, "NHWC"),
+        )
+        return y.reshape(rows, side, -1)[:, :across]
+
+    # One after the other, since the copies of one picture stay in the cache.
+    return one(x[0])[None] if len(x) == 1 else lax.map(one, x)
 
 
 def _patches(x: jax.Array, size: tuple[int, int], window: _Window) -> jax.Array:
