@@ -1,0 +1,50 @@
+"""Gated convolution: a convolution that learns where its own output counts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxpaint.layers.convolution import convolve, convolve_upsampled
+from jaxpaint.layers.spectral_norm import pad_same
+
+
+class GatedConv(nn.Module):
+    """`activation(features) * sigmoid(gate)`, both from one convolution.
+
+    Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019, equation
+    3. The first half of the kernel's outputs are the features, the second the gate.
+    Pads with zeros as TensorFlow's `SAME`.
+    """
+
+    features: int
+    """Channels of the output, half of the kernel's."""
+    kernel_size: int = 3
+    stride: int = 1
+    dilation: int = 1
+    upsample: bool = False
+    """Whether the convolution sees `x` with each pixel doubled along both axes."""
+    activation: Callable[[jax.Array], jax.Array] = nn.elu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, H, W, I]` to `[B, ceil(H / stride), .., features]` of `dtype`."""
+        size = (self.kernel_size, self.kernel_size, x.shape[-1], 2 * self.features)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), size)
+        bias = self.param("bias", nn.initializers.zeros, (2 * self.features,))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        half = self.kernel_size // 2
+        if self.upsample:
+            y = convolve_upsampled(x, kernel, padding=half)
+        elif self.stride == 1:
+            padding = self.dilation * half
+            y = convolve(x, kernel, padding=padding, dilation=self.dilation)
+        else:
+            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+            y = convolve(x, kernel, stride=self.stride, dilation=self.dilation)
+        y = y + bias.astype(self.dtype)[None, None, None]
+        features, gate = jnp.split(y, 2, axis=-1)
+        return self.activation(features) * nn.sigmoid(gate)
