@@ -4,7 +4,6 @@ As the official TensorFlow code builds them, and with its names of layers.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxpaint.images import compose
+from jaxpaint.layers import nearest
+from jaxpaint.layers.contextual_attention import contextual_attention
 from jaxpaint.layers.convolution import Conv
 from jaxpaint.layers.gated_conv import GatedConv
 
@@ -25,9 +26,6 @@ class Generator(nn.Module):
     which a gated convolution emits half.
     """
 
-    attention: Callable[[jax.Array, jax.Array], jax.Array]
-    """Contextual attention: float32 `[B, H / 4, W / 4, C]` and the mask, of the size of
-    the picture, to such features."""
     width: int = 48
     dtype: Any = jnp.float32
     remat: bool = False
@@ -93,7 +91,10 @@ class Generator(nn.Module):
         seen = widen(encode(pasted, "xconv", (one, one, two, two)), "xconv")
         x = encode(pasted, "pmconv", (one, one, two, four))
         x = gated(four, activation=nn.relu, name="pmconv6")(x)
-        x = self.attention(x.astype(jnp.float32), mask)
+        # Reduced in two steps, here and in the attention: one would take other pixels.
+        x = x.astype(jnp.float32)
+        small = nearest.resize(mask, *x.shape[1:3])
+        x = contextual_attention(x, x, small).output
         x = gated(four, name="pmconv9")(x.astype(self.dtype))
         x = gated(four, name="pmconv10")(x)
         refined = decode(jnp.concatenate([seen, x], axis=-1), "allconv")
