@@ -1,5 +1,6 @@
 """DeepFill v2: recorded numbers of its parts, and what they promise."""
 
+import functools
 import json
 
 import jax
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxpaint import torch_file
+from jaxpaint import images, torch_file
 from jaxpaint.layers.convolution import Conv
 from jaxpaint.layers.gated_conv import GatedConv
 from jaxpaint.layers.spectral_norm import COLLECTION, spectral_norm
 from jaxpaint.methods._deepfill_v2_networks import Generator
-from jaxpaint.methods._sn_patch_gan import Discriminator, hinge
+from jaxpaint.methods._sn_patch_gan import Discriminator, absolute, hinge
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -136,6 +137,47 @@ def test_generator_of_the_official_code(fixtures, prefix):
                 atol=meta["tolerance"][key]["atol"],
                 err_msg=f"{name}: {key}",
             )
+
+
+@pytest.mark.parity
+def test_losses_and_gradients_of_the_official_code(fixtures):
+    for name in cases(fixtures, "deepfill_v2_losses"):
+        meta, arrays, weights = case(fixtures, name)
+        params, vectors = {"G": {}, "D": {}}, {}
+        for key in weights:
+            network, number = key.split(".")[:2]
+            if key.endswith(".weight"):
+                params[network][number] = layer(weights, key.removesuffix(".weight"))
+            if key.endswith(".weight_u"):
+                vectors[number] = {"u": np.asarray(weights[key]).T}
+        truth = nhwc(arrays["raw"]) / 127.5 - 1
+        mask = jnp.broadcast_to(nhwc(arrays["mask"]), (*truth.shape[:3], 1))
+        generator = Generator(meta["config"]["cnum"])
+        discriminator = Discriminator(meta["config"]["dcnum"])
+
+        def losses(params, truth=truth, mask=mask, networks=None, vectors=vectors):
+            generator, discriminator = networks
+            both = generator.apply({"params": params["G"]}, truth, mask)
+            pair = jnp.concatenate([truth, images.compose(truth, both[1], mask)])
+            judged = jnp.concatenate([pair, jnp.tile(mask, (2, 1, 1, 1))], axis=-1)
+            variables = {"params": params["D"], COLLECTION: vectors}
+            scores = discriminator.apply(variables, judged)
+            real, fake = jnp.split(scores, 2)
+            ae = absolute(*both, truth)
+            return {"g": ae - jnp.mean(fake), "d": hinge(real, fake), "ae": ae}
+
+        run = functools.partial(losses, networks=(generator, discriminator))
+        got, grads = jax.jit(lambda p, run=run: (run(p), jax.jacrev(run)(p)))(params)
+        for key, value in got.items():
+            want = arrays[f"loss__{key}_loss"]
+            np.testing.assert_allclose(value, want, **meta["tolerance"]["loss"])
+        for key in arrays:
+            if key.startswith("grad__"):
+                network, number = key.removeprefix("grad__").split(".")[:2]
+                grad = grads[network.lower()][network][number]["kernel"]
+                atol = meta["tolerance"]["grad"]["rtol"] * np.abs(arrays[key]).max()
+                got_grad = np.asarray(grad).transpose(3, 2, 0, 1)
+                np.testing.assert_allclose(got_grad, arrays[key], rtol=0, atol=atol)
 
 
 def test_spectral_norm_finds_the_largest_singular_value_and_its_gradient():
