@@ -353,7 +353,7 @@ def check(config: Config) -> None:
     if config.checkpoint.best and not (config.eval.every and data.validation):
         raise InputError(
             f"checkpoint.best is {config.checkpoint.best}, but nothing is evaluated; "
-            "set data.validation and eval.every"
+            "set data.validation and eval.every, or checkpoint.best= to keep none"
         )
     for _, rule in config.mesh.rules:
         if rule not in ("fsdp", "replicate"):

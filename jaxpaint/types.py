@@ -38,6 +38,9 @@ class Window(NamedTuple):
     hole by a vanishing amount only.
     """
 
+    scales: bool = False
+    """Whether the method itself brings holes of any size to the one it was made for."""
+
 
 class Stages(NamedTuple):
     """Inpainting in pieces, for methods that take so long that people want to see how

@@ -13,7 +13,8 @@ CONTEXT = 0.5
 """Surroundings of a hole on each side, in lengths of its longer side."""
 
 LEAST_CONTEXT = 64
-"""Pixels of surroundings on each side at least."""
+"""Pixels of surroundings on each side at least, where there are as many within half of
+`max_side`."""
 
 BLOCK = 32
 """Holes in blocks of so many pixels that touch are filled together."""
@@ -35,7 +36,8 @@ def fill_within(
       fill: `(pixels, hole) -> pixels`, which works at full resolution.
     """
     result, rest = pixels.copy(), hole.copy()
-    for area, own in _crops(hole):
+    least = min(LEAST_CONTEXT, max_side // 4)
+    for area, own in _crops(hole, least):
         if max(own.shape) > max_side:
             filled = _fill_shrunk(result[area], hole[area], max_side, fill)
             result[area][own] = filled[own]
@@ -43,7 +45,9 @@ def fill_within(
     return fill(result, rest) if rest.any() else result
 
 
-def _crops(hole: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
+def _crops(
+    hole: np.ndarray, least: int
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
     """Yields the crop around each group of holes, and which hole pixels are its own."""
     from scipy import ndimage  # half of the start-up time of the command
 
@@ -58,7 +62,7 @@ def _crops(hole: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]
         own = hole & members[:height, :width]
         ys, xs = (np.flatnonzero(own.any(axis=axis)) for axis in (1, 0))
         longer = max(np.ptp(ys), np.ptp(xs)) + 1
-        context = max(LEAST_CONTEXT, int(CONTEXT * longer))
+        context = max(least, int(CONTEXT * longer))
         area = (
             slice(max(0, ys[0] - context), ys[-1] + 1 + context),
             slice(max(0, xs[0] - context), xs[-1] + 1 + context),

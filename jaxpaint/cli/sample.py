@@ -83,7 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_whole(16, 2**31),
         metavar="N",
         help="fill holes that are larger, with their surroundings, than N pixels at a "
-        "lower resolution",
+        "lower resolution (default: twice the side of the pictures that a network was "
+        "trained on, where it does not scale them itself)",
     )
     add(
         "--format",
@@ -170,13 +171,14 @@ def _bundled(method: str) -> Path | None:
 
 
 def _load(args: argparse.Namespace) -> tuple["Params", dict[str, object]]:
-    """Returns parameters and options out of --checkpoint; sets the method to its own.
+    """Returns parameters and options out of --checkpoint; sets the method to its own,
+    and the largest side where none is given.
 
     Raises:
       InputError: weights that cannot be read or are of another method, or an option
         that does not fit them.
     """
-    from jaxpaint import weights
+    from jaxpaint import methods, weights
 
     keep_compiled()
     loaded = weights.load(args.checkpoint)
@@ -195,6 +197,9 @@ def _load(args: argparse.Namespace) -> tuple["Params", dict[str, object]]:
             raise InputError(
                 f"--option {', '.join(changes)} does not fit {args.checkpoint}: {error}"
             ) from None
+    scales = methods.make(args.method, **options).window.scales
+    if args.max_side is None and not scales:
+        args.max_side = 2 * loaded.image_size
     return loaded.params, options
 
 

@@ -248,10 +248,10 @@ def make(
 
     if whole_image:
         # Holes were 20 to 30 % of the training pictures: half of their sides.
-        window = Window(margin=8, relative=0.5)
+        window = Window(margin=8, relative=0.5, scales=True)
     else:
         ratio = image_size / (image_size // 2 - 2 * overlap)
-        window = Window(margin=8, relative=(ratio - 1) / 2)
+        window = Window(margin=8, relative=(ratio - 1) / 2, scales=True)
     return Method(init, train_step, eval_params, inpaint, window, load_params)
 
 

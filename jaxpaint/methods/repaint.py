@@ -393,7 +393,7 @@ def make(
 
     parts = tuple(sampler.parts(chosen.moves, _PARTS))
     stages = Stages(begin, parts, advance, finish, lambda carry: carry.state.bad)
-    window = Window(margin=image_size // 2, relative=0.5)
+    window = Window(margin=image_size // 2, relative=0.5, scales=True)
     return Method(init, train_step, eval_params, inpaint, window, load_params, stages)
 
 
