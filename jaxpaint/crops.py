@@ -29,7 +29,7 @@ def around_hole(image: jax.Array, mask: jax.Array, size: int) -> Crop:
     picture of `size` comes back as it is.
     """
     sides = image.shape[1:3]
-    low, high = zip(*(_extent(mask, axes) for axes in ((2, 3), (1, 3))), strict=True)
+    low, high = zip(*(extent(mask, axes) for axes in ((2, 3), (1, 3))), strict=True)
     longer = jnp.maximum(high[0] - low[0], high[1] - low[1])
     scale = jnp.clip(2 * longer / size, 1, max(1, max(sides) / size))
     take, put = [], []
@@ -45,7 +45,7 @@ def around_hole(image: jax.Array, mask: jax.Array, size: int) -> Crop:
     return Crop(known / jnp.maximum(share, 1e-6), hole, (put[0], put[1]))
 
 
-def _extent(mask: jax.Array, axes: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def extent(mask: jax.Array, axes: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
     """Returns the first pixel of the hole along the other axis, and the one behind."""
     found = jnp.any(mask > 0.5, axis=axes)
     return jnp.argmax(found, axis=1), found.shape[1] - jnp.argmax(

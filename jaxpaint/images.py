@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpaint.errors import InputError
+from jaxpaint.types import Batch
 
 
 def to_float(image: np.ndarray) -> np.ndarray:
@@ -31,6 +32,16 @@ def check_size(image: jax.Array, image_size: int) -> None:
             f"pictures have shape {list(image.shape[1:])}; this model wants "
             f"[{image_size}, {image_size}, 3]: set data.image_size={image_size}, or "
             "the option image_size of the method"
+        )
+
+
+def check_batch(batch: Batch, image_size: int) -> None:
+    """Raises InputError unless `check_size` passes and the masks fit the pictures."""
+    image, mask = batch["image"], batch["mask"]
+    check_size(image, image_size)
+    if mask.shape != (*image.shape[:3], 1):
+        raise InputError(
+            f"masks have shape {list(mask.shape)}; want {[*image.shape[:3], 1]}"
         )
 
 

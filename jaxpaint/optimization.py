@@ -56,7 +56,6 @@ def optimizer(optim: Optim, factor: float = 1.0) -> optax.GradientTransformation
 
     `factor` multiplies the learning rate, for the second network of a pair.
     """
-    clip = optax.clip_by_global_norm(optim.clip_norm)
     adam = optax.adamw(
         schedule(optim, factor),
         optim.b1,
@@ -64,7 +63,26 @@ def optimizer(optim: Optim, factor: float = 1.0) -> optax.GradientTransformation
         optim.eps,
         weight_decay=optim.weight_decay,
     )
-    return optax.chain(clip, adam) if optim.clip_norm else adam
+    return _clipped(optim, adam)
+
+
+def adadelta(
+    optim: Optim, rho: float = 0.9, eps: float = 1e-6
+) -> optax.GradientTransformation:
+    """Returns clipping by global norm, then ADADELTA (Zeiler 2012).
+
+    It finds its own step length; `optim.lr`, with its schedule, multiplies that and is
+    1 in the paper. `optim.b1`, `b2` and `eps` are not used, nor is `weight_decay`.
+    """
+    return _clipped(optim, optax.adadelta(schedule(optim), rho, eps))
+
+
+def _clipped(
+    optim: Optim, transformation: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    if not optim.clip_norm:
+        return transformation
+    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), transformation)
 
 
 def begin(

@@ -53,3 +53,31 @@ def harmonic_fill(
         iterations=iterations,
     )
     return images.compose(image, pixels(fill), mask)
+
+
+def blend(
+    image: jax.Array,
+    fill: jax.Array,
+    mask: jax.Array,
+    *,
+    tolerance: float = 1e-5,
+    iterations: int = 200,
+) -> jax.Array:
+    """Returns the image with `fill` blended into its hole, with gradients of the fill.
+
+    The Poisson equation of Perez et al. (2003): on the hole the Laplacian of the fill,
+    known pixels as Dirichlet values, zero normal derivative of the change at the image
+    border. The change is therefore harmonic, and takes at the hole's border what the
+    fill differs there from the image. Not clipped.
+
+    Args:
+      image: `[B, H, W, C]`; what lies under the hole is not read.
+      fill: `[B, H, W, C]`, with values on the known pixels around the hole as well.
+      mask: `[B, H, W, 1]`, 1 = hole.
+      tolerance: see `harmonic_fill`.
+      iterations: likewise.
+    """
+    change = harmonic_fill(
+        image - fill, mask, tolerance=tolerance, iterations=iterations
+    )
+    return images.compose(image, fill + change, mask)

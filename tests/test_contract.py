@@ -24,6 +24,13 @@ QUICK = {
         "bottleneck": 16,
         "overlap": 1,
     },
+    "glcic": {
+        "image_size": 16,
+        "width": 4,
+        "dilations": (2,),
+        "discriminator_width": 4,
+        "discriminator_features": 8,
+    },
     "repaint": {
         "image_size": 16,
         "channels": 32,

@@ -13,9 +13,9 @@ import optax
 
 from jaxpaint import optimization
 from jaxpaint.config import Compute, Optim
-from jaxpaint.crops import resample, sampling
+from jaxpaint.crops import extent, resample, sampling
 from jaxpaint.errors import InputError
-from jaxpaint.images import check_size, compose
+from jaxpaint.images import check_batch, compose
 from jaxpaint.methods._context_encoder_networks import Discriminator, Generator
 from jaxpaint.optimization import Network
 from jaxpaint.types import Batch, Method, Metrics, Params, Window
@@ -120,7 +120,7 @@ def make(
     discriminator_optimizer = optimization.optimizer(optim)
 
     def init(key: jax.Array, batch: Batch) -> State:
-        _check(batch, image_size)
+        check_batch(batch, image_size)
         keys = jax.random.split(key)
         first = jnp.zeros((1, image_size, image_size, 3))
         variables = dict(generator.init(keys[0], first, False))
@@ -175,7 +175,7 @@ def make(
         return loss
 
     def train_step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-        _check(batch, image_size)
+        check_batch(batch, image_size)
         grads, stats, metrics = optimization.gradients(
             discriminator_loss(state.generator),
             state.discriminator,
@@ -318,15 +318,6 @@ def _center(image: jax.Array) -> jax.Array:
     return image[:, border : 3 * border, border : 3 * border]
 
 
-def _check(batch: Batch, image_size: int) -> None:
-    image, mask = batch["image"], batch["mask"]
-    check_size(image, image_size)
-    if mask.shape != (*image.shape[:3], 1):
-        raise InputError(
-            f"masks have shape {list(mask.shape)}; want {[*image.shape[:3], 1]}"
-        )
-
-
 def _around_hole(
     mask: jax.Array, image_size: int, overlap: int
 ) -> tuple[list[jax.Array], list[jax.Array]]:
@@ -338,9 +329,9 @@ def _around_hole(
     """
     low, high = [], []
     for axes in ((2, 3), (1, 3)):
-        found = jnp.any(mask > 0.5, axis=axes)
-        low.append(jnp.argmax(found, axis=1))
-        high.append(found.shape[1] - jnp.argmax(found[:, ::-1], axis=1))
+        first, behind = extent(mask, axes)
+        low.append(first)
+        high.append(behind)
     longer = jnp.maximum(high[0] - low[0], high[1] - low[1])
     scale = longer / (image_size // 2 - 2 * overlap)
     start = [
