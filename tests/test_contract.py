@@ -41,6 +41,7 @@ QUICK = {
         "levels": 4,
         "jump": 1,
     },
+    "deepfill_v2": {"image_size": 16, "width": 4, "discriminator_width": 4},
     "partial_conv": {"levels": 3, "width": 4, "perceptual": 0.0, "style": 0.0},
 }
 

@@ -29,14 +29,22 @@ class Discriminator(nn.Module):
         return x.astype(jnp.float32)
 
 
-def hinge(real: jax.Array, fake: jax.Array) -> jax.Array:
+def hinge(real: jax.Array, fake: jax.Array, factor: float = 0.5) -> jax.Array:
     """Returns the discriminator's loss of scores, the mean over all places.
 
     The official code takes half of each term, the paper (section 3.3) all of it.
     """
-    return 0.5 * (jnp.mean(nn.relu(1 - real)) + jnp.mean(nn.relu(1 + fake)))
+    return factor * (jnp.mean(nn.relu(1 - real)) + jnp.mean(nn.relu(1 + fake)))
 
 
-def absolute(coarse: jax.Array, refined: jax.Array, truth: jax.Array) -> jax.Array:
-    """Returns the generator's mean absolute errors, hole and known pixels alike."""
-    return jnp.mean(jnp.abs(truth - coarse)) + jnp.mean(jnp.abs(truth - refined))
+def absolute(
+    coarse: jax.Array,
+    refined: jax.Array,
+    truth: jax.Array,
+    weights: jax.Array | float = 1.0,
+) -> jax.Array:
+    """Returns the generator's mean absolute errors; the official weights are 1, in the
+    hole and elsewhere.
+    """
+    errors = jnp.abs(truth - coarse) + jnp.abs(truth - refined)
+    return jnp.mean(weights * errors)
