@@ -627,6 +627,24 @@ def test_without_flags_the_shipped_photo_is_inpainted(
     assert all(f" {path}\n" in out for path in (*results, folder / "demo.jpg"))
 
 
+def test_without_flags_the_networks_that_come_with_it_are_shown(
+    folder, calls, capsys, monkeypatch
+):
+    monkeypatch.setattr(sample, "ASSETS", folder)
+    monkeypatch.setattr(sample, "WEIGHTS", folder)
+    for name in ("demo.jpg", "comparison.png"):
+        picture(name)
+        mask(f"{name.split('.')[0]}_mask.png")
+    assert main(["sample"]) == 0
+    for name in sample.UNLEARNED:
+        hole = read("comparison_mask.png") > 0
+        result = read(f"output/networks/{name}.png")
+        np.testing.assert_array_equal(result[~hole], read("comparison.png")[~hole])
+    assert "output/networks.png" in capsys.readouterr().out
+    # Four pictures in a row, enlarged 16 times, with their names above.
+    assert read("output/networks.png").shape == (12 * 16 + 18, 4 * (256 + 8) - 8, 3)
+
+
 # Large holes
 
 

@@ -19,12 +19,13 @@ import numpy as np
 
 import jaxpaint
 from jaxpaint import files
-from jaxpaint.cli import catalogue, filling, outputs, pairing
+from jaxpaint.cli import catalogue, figures, filling, outputs, pairing
 from jaxpaint.cli.compiled import keep_compiled
 from jaxpaint.cli.max_side import fill_within
 from jaxpaint.cli.outputs import Job
 from jaxpaint.cli.progress import Progress
 from jaxpaint.errors import InputError, unknown_name
+from jaxpaint.files import Picture
 
 if TYPE_CHECKING:
     from jaxpaint.types import Params
@@ -34,6 +35,9 @@ ASSETS = Path(jaxpaint.__path__[0]) / "assets"
 
 WEIGHTS = ASSETS / "weights"
 """Small weights of some methods, `<method>.safetensors`."""
+
+UNLEARNED = ("harmonic", "patchmatch")
+"""Methods that the demonstration sets beside the networks."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{'':20}{settings}")
         return 0
     is_demo = not (args.image or args.mask or args.output)
+    compares = is_demo and not (args.method or args.checkpoint or args.option)
     if is_demo:
         args.image, args.mask = str(ASSETS / "demo.jpg"), str(ASSETS / "demo_mask.png")
         args.save, args.overwrite = list(outputs.FIGURES), not args.skip_existing
@@ -161,7 +166,41 @@ def run(args: argparse.Namespace) -> int:
         return 3
     if is_demo and jobs and not args.dry_run:
         _describe_demo(jobs[0], args.method)
+        if compares:
+            compare_networks(args)
     return 0
+
+
+def compare_networks(args: argparse.Namespace) -> None:
+    """Fills a second shipped photo with every network that comes with jaxpaint.
+
+    The results lie in the folder `networks` of the output, beside those of some
+    methods that learned nothing; one picture shows them all.
+    """
+    names = (*UNLEARNED, *sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
+    image, mask = ASSETS / "comparison.png", ASSETS / "comparison_mask.png"
+    folder = Path(args.output) / "networks"
+    shown = {}
+    for name in names:
+        flags = vars(args) | {
+            "image": str(image),
+            "mask": str(mask),
+            "output": str(folder / f"{name}.png"),
+            "method": name,
+            "checkpoint": _bundled(name),
+            "max_side": None,
+            "save": [],
+        }
+        one = argparse.Namespace(**flags)
+        params, options = _load(one) if one.checkpoint else (None, {})
+        jobs, about, _, _ = _plan(one)
+        _work(jobs, about, one, options, params, alone=True)
+        shown[name] = files.read_picture(folder / f"{name}.png").pixels
+    picture, hole = files.read_picture(image), files.read_mask(mask)
+    first = {"photo": picture.pixels, "hole": figures.masked(picture, hole)}
+    sheet = folder.parent / "networks.png"
+    files.write_picture(sheet, Picture(figures.labelled(first | shown, 4)))
+    print(f"The networks that come with jaxpaint, on another photo:\n  {sheet}")
 
 
 def _bundled(method: str) -> Path | None:
