@@ -4,6 +4,7 @@ import argparse
 import platform
 from importlib import metadata
 
+from jaxpaint import weights
 from jaxpaint.cli import catalogue
 from jaxpaint.cli.sample import WEIGHTS
 from jaxpaint.version import __version__
@@ -36,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {name:24}{catalogue.summary(name)}")
     print("\nweights that come with it (model cards beside them)")
     for path in sorted(WEIGHTS.glob("*.safetensors")):
-        print(f"  {path.stem:24}{path.stat().st_size / 1e6:.1f} MB  {path}")
+        side, megabytes = weights.read(path).image_size, path.stat().st_size / 1e6
+        about = f"RGB, trained at {side}x{side}, {megabytes:.1f} MB, Apache-2.0"
+        print(f"  {path.stem:24}{about}  {path}")
     print("\npackages")
     for name in PACKAGES:
         print(f"  {name:24}{_version_and_licence(name)}")
