@@ -50,3 +50,31 @@ def test_l1_is_a_share_of_the_range_and_that_of_the_hole_sees_the_hole_only():
     np.testing.assert_allclose(metrics.hole_l1(result, truth, mask), [0.5, 0])
     worse = result.at[:, 3].set(1.0)
     np.testing.assert_allclose(metrics.hole_l1(worse, truth, mask), [0.5, 0])
+
+
+def test_hole_scores_see_the_hole_only(pair):
+    result, truth = pair
+    mask = jnp.zeros((2, 20, 24, 1)).at[:, 8:12, 6:14].set(1)
+    # The whole picture as hole gives the score of the picture.
+    whole = jnp.ones_like(mask)
+    np.testing.assert_allclose(
+        metrics.hole_psnr(result, truth, whole), metrics.psnr(result, truth), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        metrics.hole_ssim(result, truth, whole), metrics.ssim(result, truth), rtol=1e-5
+    )
+    filled = jnp.where(mask > 0, result, truth)
+    far = filled.at[:, -1, -1].set(1.0)  # in no window around a hole pixel
+    for score in (metrics.hole_psnr, metrics.hole_ssim):
+        np.testing.assert_array_equal(
+            score(filled, truth, mask), score(far, truth, mask)
+        )
+    np.testing.assert_allclose(metrics.hole_ssim(filled, truth, 0 * mask), 1)
+
+
+def test_diversity_is_the_mean_distance_of_all_pairs():
+    samples = jnp.asarray([0.0, 0.2, 0.6])[:, None, None, None, None]
+    samples = jnp.broadcast_to(samples, (3, 2, 4, 4, 3))
+    mask = jnp.zeros((2, 4, 4, 1)).at[0].set(1)
+    got = metrics.diversity(samples, mask)
+    np.testing.assert_allclose(got, [(0.1 + 0.2 + 0.3) / 3, 0], atol=1e-6)

@@ -24,6 +24,7 @@ _STRIDE_2 = (1, 3, 5, 11)
 # The last blocks with a half, a quarter and an eighth of the image's side.
 _MAPS = (0, 2, 4)
 _EPSILON = 1e-3
+_SIDE = 224
 
 
 def read(path: Path | str) -> Params:
@@ -53,6 +54,16 @@ def maps(params: Params, image: jax.Array, dtype: Any = jnp.float32) -> list[jax
         if number in _MAPS:
             found.append(x)
     return found
+
+
+def describe(params: Params, image: jax.Array) -> jax.Array:
+    """Returns what distances of sets compare: pooled features `[B, 1280]`.
+
+    Images of any size `[B, H, W, 3]` in [-1, 1] are scaled to 224 x 224 (antialiased
+    cubic). Distances on these features are no FID or KID: `fd_lite0`, `kd_lite0`.
+    """
+    shape = (len(image), _SIDE, _SIDE, 3)
+    return classify(params, jax.image.resize(image, shape, "cubic"))[0]
 
 
 def classify(params: Params, image: jax.Array) -> tuple[jax.Array, jax.Array]:
