@@ -45,7 +45,8 @@ def frechet(features: np.ndarray, others: np.ndarray) -> float:
 def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean, and R with R^T R the covariance."""
     mean = x.mean(axis=0)
-    return mean, np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r")
+    factor = np.linalg.qr((x - mean) / np.sqrt(len(x) - 1))[1]
+    return mean, factor
 
 
 def kernel(features: np.ndarray, others: np.ndarray, *, paired: bool = False) -> float:

@@ -1,23 +1,17 @@
 """Pictures to look at: the hole marked, and input beside results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
+from jaxpaint.contact_sheet import GAP, marked
 from jaxpaint.files import Picture
-
-MARK = np.array([255, 0, 255], np.uint8)
-"""The colour that stands for the hole."""
-
-GAP = 8
-"""White pixels between two pictures."""
 
 
 def masked(picture: Picture, hole: np.ndarray) -> np.ndarray:
     """Returns the picture as RGB with its hole painted over."""
-    return np.where(hole[..., None], MARK, _on_white(picture))
+    return marked(_on_white(picture), hole)
 
 
 def compare(
@@ -29,35 +23,6 @@ def compare(
     for result in results:
         row += [gap, _on_white(result)]
     return np.concatenate(row, axis=1)
-
-
-LEAST_SIDE = 256
-"""Pixels of the longer side of a picture in a sheet, at least nearly."""
-
-LABEL = 18
-"""Pixels of height for a name above a picture."""
-
-
-def labelled(pictures: Mapping[str, np.ndarray], columns: int) -> np.ndarray:
-    """Returns RGB pictures of one size in rows of `columns`, names above them.
-
-    Small ones are enlarged.
-    """
-    height, width = next(iter(pictures.values())).shape[:2]
-    times = max(1, LEAST_SIDE // max(height, width))
-    height, width = times * height, times * width
-    rows = -(-len(pictures) // columns)
-    step = height + LABEL + GAP, width + GAP
-    sheet = Image.new("RGB", (columns * step[1] - GAP, rows * step[0] - GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for number, (name, pixels) in enumerate(pictures.items()):
-        top, left = number // columns * step[0], number % columns * step[1]
-        draw.text((left, top), name, fill="black", font=font)
-        picture = Image.fromarray(pixels).resize(
-            (width, height), Image.Resampling.BICUBIC
-        )
-        sheet.paste(picture, (left, top + LABEL))
-    return np.asarray(sheet)
 
 
 class Sums(NamedTuple):

@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "write the weights of a training run as one file",
     "convert": "turn published weights of another project into such a file",
     "train": "train a method; runs can be interrupted and go on",
+    "evaluate": "measure methods on the same pictures and masks",
     "masks": "write random masks of the literature as pictures",
     "prepare": "build a tensorflow-datasets set from a folder of pictures",
     "info": "list methods, package versions, licences and devices",

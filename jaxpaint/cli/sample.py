@@ -19,11 +19,12 @@ import numpy as np
 
 import jaxpaint
 from jaxpaint import files
-from jaxpaint.cli import catalogue, figures, filling, outputs, pairing
+from jaxpaint.cli import catalogue, filling, outputs, pairing
 from jaxpaint.cli.compiled import keep_compiled
 from jaxpaint.cli.max_side import fill_within
 from jaxpaint.cli.outputs import Job
 from jaxpaint.cli.progress import Progress
+from jaxpaint.contact_sheet import contact_sheet, marked
 from jaxpaint.errors import InputError, unknown_name
 from jaxpaint.files import Picture
 
@@ -141,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         catalogue.check_method(args.method)
     params, options = None, {}
     if args.method and not args.checkpoint:
-        args.checkpoint = _bundled(args.method)
+        args.checkpoint = bundled(args.method)
     if args.checkpoint:
         params, options = _load(args)
     else:
@@ -187,7 +188,7 @@ def compare_networks(args: argparse.Namespace) -> None:
             "mask": str(mask),
             "output": str(folder / f"{name}.png"),
             "method": name,
-            "checkpoint": _bundled(name),
+            "checkpoint": bundled(name),
             "max_side": None,
             "save": [],
         }
@@ -197,13 +198,14 @@ def compare_networks(args: argparse.Namespace) -> None:
         _work(jobs, about, one, options, params, alone=True)
         shown[name] = files.read_picture(folder / f"{name}.png").pixels
     picture, hole = files.read_picture(image), files.read_mask(mask)
-    first = {"photo": picture.pixels, "hole": figures.masked(picture, hole)}
+    first = {"photo": picture.pixels, "hole": marked(picture.pixels, hole)}
     sheet = folder.parent / "networks.png"
-    files.write_picture(sheet, Picture(figures.labelled(first | shown, 4)))
+    pictures = contact_sheet([*(first | shown).items()], columns=4)
+    files.write_picture(sheet, Picture(pictures))
     print(f"The networks that come with jaxpaint, on another photo:\n  {sheet}")
 
 
-def _bundled(method: str) -> Path | None:
+def bundled(method: str) -> Path | None:
     """Returns the small weights of a method that come with the package."""
     path = WEIGHTS / f"{method}.safetensors"
     return path if path.is_file() else None

@@ -1,0 +1,105 @@
+"""Fills the holes of an evaluation with one method, picture by picture on disk."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxpaint import methods
+from jaxpaint.files import Picture, write_picture
+from jaxpaint.images import to_float, to_uint8
+from jaxpaint.training import mesh as meshes
+
+
+class Contestant(NamedTuple):
+    """What one row of the table stands for."""
+
+    label: str
+    method: str
+    options: Mapping[str, Any]
+    params: Any
+    """As `Method.eval_params` returns them; `{}` of methods that learn nothing."""
+
+
+class Filler:
+    """Fills batches of one shape, spread over all devices."""
+
+    def __init__(self, contestant: Contestant, batch_size: int, side: int):
+        method = methods.make(contestant.method, **contestant.options)
+        devices = jax.device_count()
+        self.size = -(-batch_size // devices) * devices
+        mesh = meshes.make(1, [self.size])
+        self._over, self._everywhere = meshes.over_batch(mesh), meshes.replicated(mesh)
+        self._params = jax.device_put(contestant.params, self._everywhere)
+        shape = (self.size, side, side)
+        image, mask = (
+            jax.ShapeDtypeStruct((*shape, c), np.float32, sharding=self._over)
+            for c in (3, 1)
+        )
+        run = jax.jit(method.inpaint, out_shardings=self._everywhere)
+        key = jax.device_put(jax.random.key(0), self._everywhere)
+        # Compiled ahead of time, which is then not counted as the method's.
+        self._inpaint = run.lower(self._params, image, mask, key).compile()
+
+    def __call__(
+        self, pixels: np.ndarray, holes: np.ndarray, key: jax.Array
+    ) -> np.ndarray:
+        """Returns up to `size` squares, uint8 `[N, S, S, 3]`, with holes filled.
+
+        What lies under a hole is not read; known pixels come back as they are.
+        """
+        rows = np.minimum(np.arange(self.size), len(pixels) - 1)
+        hole = holes[rows][..., None]
+        image = np.where(hole, np.float32(0), to_float(pixels[rows]))
+        placed = (
+            jax.device_put(x, self._over) for x in (image, hole.astype(np.float32))
+        )
+        key = jax.device_put(key, self._everywhere)
+        filled = to_uint8(np.asarray(self._inpaint(self._params, *placed, key)))
+        return np.where(hole, filled, pixels[rows])[: len(pixels)]
+
+
+def fill(
+    filler: Filler,
+    names: Sequence[str],
+    pixels: np.ndarray,
+    holes: np.ndarray,
+    folder: Path,
+    key: jax.Array,
+    tell: Callable[[int], None],
+) -> tuple[float, int]:
+    """Writes `folder/NAME.png` for every picture that is not there yet.
+
+    Batches are always the same ones, so that a run in pieces gives what one in one
+    piece gives.
+
+    Args:
+      filler: the method.
+      names: of the pictures.
+      pixels: uint8 `[N, S, S, 3]`.
+      holes: boolean `[N, S, S]`.
+      folder: made if missing.
+      key: of the method's draws.
+      tell: called with the number of pictures of each batch, when it is done.
+
+    Returns:
+      Seconds that the method took, writing left out, and for how many pictures.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds, count = 0.0, 0
+    for first in range(0, len(names), filler.size):
+        part = slice(first, first + filler.size)
+        paths = [folder / f"{name}.png" for name in names[part]]
+        if not all(path.exists() for path in paths):
+            start = time.perf_counter()
+            results = filler(pixels[part], holes[part], key)
+            seconds += time.perf_counter() - start
+            count += len(results)
+            for path, result in zip(paths, results, strict=True):
+                if not path.exists():
+                    write_picture(path, Picture(result))
+        tell(len(paths))
+    return seconds, count
