@@ -1,5 +1,6 @@
 """Convolutions equal the compiler's own, in values and gradients of every kind."""
 
+import re
 from functools import partial
 
 import jax
@@ -301,6 +302,33 @@ def test_only_a_cpu_departs_from_the_compilers_convolution(
     found = lowered.as_text().count("stablehlo.convolution")
     phases = 4 if platform == "cpu" and native else 0
     assert found == native + phases
+
+
+@pytest.mark.parametrize("case", [6, 7, 13])
+def test_in_branches_axes_stand_as_the_compiler_wants_them_on_a_cpu(case) -> None:
+    # It puts them right outside of branches and loops only, and is slow otherwise.
+    x, kernel = arrays(CASES[case])
+    stride, padding, dilation = CASES[case][6:]
+    ours = partial(convolve, stride=stride, padding=padding, dilation=dilation)
+
+    def gradients(x, kernel):
+        y, back = jax.vjp(ours, x, kernel)
+        one, other = back(jnp.sin(y))
+        y, back = jax.vjp(
+            partial(convolve_transposed, stride=stride), y, other.swapaxes(2, 3)
+        )
+        return one, back(jnp.sin(y))[1]
+
+    def program(number, x, kernel):
+        shapes = jax.eval_shape(gradients, x, kernel)
+        rest = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        branches = (gradients, lambda x, kernel: rest)
+        return lax.switch(number, branches, x, kernel)
+
+    text = jax.jit(program).lower(0, x, kernel).compile().as_text()
+    orders = re.findall(r"dim_labels=([^, ]+)", text)
+    assert len(orders) >= 3
+    assert set(orders) == {"b01f_01io->b01f"}
 
 
 def test_layers_add_the_bias_and_keep_the_dtype() -> None:

@@ -137,13 +137,12 @@ def _convolve(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
         patches = _patches(x, (height, width), window)
         return _patches_by_kernel(patches, kernel, window.layout)
 
-    default = functools.partial(_compiled, window=window)
+    on_cpu = functools.partial(_in_order, window=window)
     if _by_matmul(x.shape, (height, width), window):
-        return _on_cpu(by_matmul, default, x, kernel)
-    if _leaves_cores_idle(x.shape, kernel.shape, window):
-        in_one_row = functools.partial(_in_one_row, window=window)
-        return _on_cpu(in_one_row, default, x, kernel)
-    return default(x, kernel)
+        on_cpu = by_matmul
+    elif _leaves_cores_idle(x.shape, kernel.shape, window):
+        on_cpu = functools.partial(_in_one_row, window=window)
+    return _on_cpu(on_cpu, functools.partial(_compiled, window=window), x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -171,13 +170,17 @@ def _input_gradient(
     def in_one_row(y: jax.Array, kernel: jax.Array) -> jax.Array:
         return _in_one_row(y, kernel[::-1, ::-1], reverse)
 
+    def in_order(y: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _in_order(y, kernel[::-1, ::-1], reverse)
+
     if _by_matmul(shape, (height, width), window):
         return _on_cpu(by_matmul, compiled, y, kernel)
     if 1 < window.stride <= min(height, width) and window.dilation == 1:
         return _on_cpu(by_phases, compiled, y, kernel)
-    if height == width and _leaves_cores_idle(y.shape, kernel.shape, reverse):
-        return _on_cpu(in_one_row, compiled, y, kernel)
-    return compiled(y, kernel)
+    if height != width or window.stride != 1:
+        return compiled(y, kernel)
+    idle = _leaves_cores_idle(y.shape, kernel.shape, reverse)
+    return _on_cpu(in_one_row if idle else in_order, compiled, y, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -197,9 +200,11 @@ def _kernel_gradient(
         kernel = _patches_by_output(patches, y, size, window.layout)
         return kernel.reshape(*size, *kernel.shape[1:])
 
-    if not _by_matmul(x.shape, size, window):
-        return compiled(x, y)
-    return _on_cpu(by_matmul, compiled, x, y)
+    def in_order(x: jax.Array, y: jax.Array) -> jax.Array:
+        return _kernel_gradient_in_order(x, y, window, size)
+
+    on_cpu = by_matmul if _by_matmul(x.shape, size, window) else in_order
+    return _on_cpu(on_cpu, compiled, x, y)
 
 
 _convolve.defvjp(
@@ -236,6 +241,43 @@ def _compiled(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
         [(window.padding, window.padding)] * 2,
         rhs_dilation=(window.dilation, window.dilation),
         dimension_numbers=("NHWC", window.layout, "NHWC"),
+    )
+
+
+# In a loop or a branch, the compiler's CPU convolution is some 20 times slower unless
+# batch and features stand where it wants them, which it sees to outside of them alone.
+
+
+def _in_order(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    """Returns the convolution with the kernel's axes brought into order."""
+    if window.layout == "HWOI":
+        kernel, window = kernel.swapaxes(2, 3), window._replace(layout="HWIO")
+    return _compiled(x, kernel, window)
+
+
+def _kernel_gradient_in_order(
+    x: jax.Array, y: jax.Array, window: _Window, size: tuple[int, int]
+) -> jax.Array:
+    """Returns the kernel's gradient as a convolution over pictures of the batch.
+
+    The input's features are its batch, the output is its kernel, and what was the
+    batch is added up. Stride and dilation change places.
+    """
+    step, apart = window.stride, window.dilation
+    padding = []
+    for length, moves, taps in zip(x.shape[1:3], y.shape[1:3], size, strict=True):
+        reach = (moves - 1) * step + (taps - 1) * apart + 1
+        padding.append((window.padding, reach - length - window.padding))
+    kernel = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        y.transpose(1, 2, 0, 3),
+        (apart, apart),
+        padding,
+        rhs_dilation=(step, step),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return kernel.transpose(
+        *((1, 2, 0, 3) if window.layout == "HWIO" else (1, 2, 3, 0))
     )
 
 
@@ -316,6 +358,8 @@ def _in_one_row(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
     across = window.side(x.shape[2], width)
     reach = window.dilation * (width - 1)
     pad = (window.padding, window.padding)
+    if window.layout == "HWOI":
+        kernel = kernel.swapaxes(2, 3)
 
     def one(image: jax.Array) -> jax.Array:
         image = jnp.pad(image, (pad, pad, (0, 0)))
@@ -329,7 +373,7 @@ def _in_one_row(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
             (1, 1),
             [(0, 0), (0, reach)],
             rhs_dilation=(1, window.dilation),
-            dimension_numbers=("NHWC", window.layout, "NHWC"),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return y.reshape(rows, side, -1)[:, :across]
 
@@ -424,8 +468,8 @@ def _input_gradient_by_phases(
     """
     step, size = window.stride, kernel.shape[:2]
     counts = [-(-side // step) for side in sides]
-    # From the output's features to the input's.
-    backward = "HWOI" if window.layout == "HWIO" else "HWIO"
+    if window.layout == "HWIO":  # from the output's features to the input's
+        kernel = kernel.swapaxes(2, 3)
 
     def phase(axis: int, first: int) -> tuple[int, tuple[int, int]]:
         """Returns the first tap and the padding of input pixels first + i stride."""
@@ -446,7 +490,7 @@ def _input_gradient_by_phases(
                     part,
                     (1, 1),
                     [vertical, horizontal],
-                    dimension_numbers=("NHWC", backward, "NHWC"),
+                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 )
             )
         rows.append(jnp.stack(row, axis=3))
