@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 
@@ -74,6 +75,22 @@ def total_variation(image: jax.Array, region: jax.Array) -> jax.Array:
 def dilate(mask: jax.Array) -> jax.Array:
     """Returns a mask grown by one pixel, diagonals included."""
     return nn.max_pool(mask, (3, 3), padding="SAME")
+
+
+def spatial_discount(height: int, width: int, discount: float) -> np.ndarray:
+    """Returns weights that fall from the border of a box inwards, `[1, H, W, 1]`.
+
+    `max(discount ** i, discount ** j)` with i and j the distances in pixels to the
+    nearest horizontal and vertical border. Yu et al. (2018), section 3.2; as in the
+    official code, the first row and column count as 0 and the last ones as 1. With
+    `masked_l1`, whose mask may be any weights, this is the spatially discounted L1.
+    """
+    rows, columns = (
+        discount ** np.minimum(np.arange(side), side - np.arange(side))
+        for side in (height, width)
+    )
+    weights = np.maximum(rows[:, None], columns[None, :])
+    return weights[None, :, :, None].astype(np.float32)
 
 
 def _mean_l1(x: jax.Array, y: jax.Array) -> jax.Array:

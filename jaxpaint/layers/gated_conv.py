@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxpaint.layers.convolution import convolve, convolve_upsampled
-from jaxpaint.layers.spectral_norm import pad_same
+from jaxpaint.layers.same_conv import convolve_same
 
 
 class GatedConv(nn.Module):
@@ -35,16 +34,13 @@ class GatedConv(nn.Module):
         size = (self.kernel_size, self.kernel_size, x.shape[-1], 2 * self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), size)
         bias = self.param("bias", nn.initializers.zeros, (2 * self.features,))
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        half = self.kernel_size // 2
-        if self.upsample:
-            y = convolve_upsampled(x, kernel, padding=half)
-        elif self.stride == 1:
-            padding = self.dilation * half
-            y = convolve(x, kernel, padding=padding, dilation=self.dilation)
-        else:
-            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
-            y = convolve(x, kernel, stride=self.stride, dilation=self.dilation)
+        y = convolve_same(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            dilation=self.dilation,
+            upsample=self.upsample,
+        )
         y = y + bias.astype(self.dtype)[None, None, None]
         features, gate = jnp.split(y, 2, axis=-1)
         return self.activation(features) * nn.sigmoid(gate)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jaxpaint.layers.convolution import convolve
+from jaxpaint.layers.same_conv import convolve_same
 
 COLLECTION = "spectral_norm"
 """Linen's collection with the vectors `u` of the power iterations."""
@@ -65,19 +65,10 @@ class SpectralConv(nn.Module):
         normal, new = spectral_norm(kernel, u.value)
         if self.is_mutable_collection(COLLECTION) and not self.is_initializing():
             u.value = new
-        x = pad_same(x, self.kernel_size, self.stride).astype(self.dtype)
-        y = convolve(x, normal.astype(self.dtype), stride=self.stride)
+        y = convolve_same(
+            x.astype(self.dtype), normal.astype(self.dtype), stride=self.stride
+        )
         return y + bias.astype(self.dtype)[None, None, None]
-
-
-def pad_same(x: jax.Array, size: int, stride: int, dilation: int = 1) -> jax.Array:
-    """Returns `x` with the zeros of TensorFlow's `SAME`: odd ones at the far end."""
-    pads = []
-    for side in x.shape[1:3]:
-        reach = dilation * (size - 1) + 1
-        total = max((-(-side // stride) - 1) * stride + reach - side, 0)
-        pads.append((total // 2, total - total // 2))
-    return jnp.pad(x, ((0, 0), *pads, (0, 0)))
 
 
 def _unit(x: jax.Array) -> jax.Array:
