@@ -121,16 +121,16 @@ def make(
     artist_optimizer = optimization.optimizer(_in_updates(optim, 1 / cycle))
     critics_optimizer = optimization.optimizer(_in_updates(optim, 1 - 1 / cycle))
 
+    def ordered(image: jax.Array) -> jax.Array:
+        """Turns RGB into the network's order of channels, or back."""
+        return image if channel_order == "rgb" else image[..., ::-1]
+
     def draw(
         params: Params, image: jax.Array, mask: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns coarse and refined pictures in the channel order of `image`."""
-        swap = channel_order == "bgr"
-        pictures = generator.apply(
-            {"params": params}, image[..., ::-1] if swap else image, mask
-        )
-        coarse, refined = (x[..., ::-1] if swap else x for x in pictures)
-        return coarse, refined
+        """Returns the coarse and the refined picture."""
+        coarse, refined = generator.apply({"params": params}, ordered(image), mask)
+        return ordered(jnp.asarray(coarse)), ordered(jnp.asarray(refined))
 
     def judge(name: str, params: Params, picture: jax.Array) -> jax.Array:
         return jnp.asarray(critics[name].apply({"params": params[name]}, picture))
@@ -277,8 +277,8 @@ def make(
             fill = jnp.mean(fill, axis=-1, keepdims=True)
         return compose(image, fill, mask)
 
-    # A window of twice the hole's side, as in training.
-    window = Window(margin=32, relative=0.5)
+    # Holes in training have nearly half of the pictures' sides.
+    window = Window(margin=image_size // 4, relative=0.5)
     return Method(init, train_step, eval_params, inpaint, window, load_params)
 
 

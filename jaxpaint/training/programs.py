@@ -117,7 +117,9 @@ def build(config: Config, devices: Sequence[Any] | None = None) -> Program:
         state,
         images,
         names,
-        initialize=jax.jit(init, out_shardings=shardings),
+        initialize=jax.jit(
+            init, out_shardings=shardings, compiler_options=_compile_init()
+        ),
         advance=jax.jit(
             advance,
             in_shardings=(shardings, everywhere, images.sharding),
@@ -127,6 +129,13 @@ def build(config: Config, devices: Sequence[Any] | None = None) -> Program:
         new_tally=jax.jit(lambda: steps.empty_tally(names), out_shardings=everywhere),
         all_finite=jax.jit(all_finite, out_shardings=everywhere),
     )
+
+
+def _compile_init() -> dict[str, int] | None:
+    """Returns how to compile what runs once: on a CPU many random numbers of different
+    shapes would take minutes to be optimized."""
+    cpu = jax.default_backend() == "cpu"
+    return {"xla_backend_optimization_level": 0} if cpu else None
 
 
 def lower(program: Program) -> jax.stages.Lowered:

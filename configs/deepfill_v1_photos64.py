@@ -1,0 +1,48 @@
+"""DeepFill v1 on a folder of photographs, at 64 pixels, on a CPU.
+
+Command:  python train.py configs/deepfill_v1_photos64.py --workdir runs/a \
+            data.train=PHOTOS/train data.validation=PHOTOS/test
+Hardware: 2 CPU cores, 4 GB of memory.
+Time:     not measured yet.
+Score:    not measured yet.
+
+A network of half the published width. The critics come every second step and count
+little: at 64 pixels the question is whether it beats the harmonic fill on boxes.
+"""
+
+from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
+
+
+def config() -> Config:
+    """Returns the run."""
+    steps = 8000
+    return Config(
+        method="deepfill_v1",
+        steps=steps,
+        options={
+            "image_size": 64,
+            "width": 16,
+            "critic_width": 16,
+            "critic_steps": 1,
+            "adversarial_weight": 0.0003,
+        },
+        data=Data(
+            image_size=64,
+            load_size=96,
+            min_crop=2 / 3,
+            masks=("deepfill_box",),
+            batch_size=16,
+        ),
+        optim=Optim(
+            lr=1e-3,
+            warmup_steps=100,
+            decay_steps=steps,
+            final_lr=0.01,
+            b1=0.5,
+            b2=0.9,
+            ema_decay=0.999,
+        ),
+        eval=Eval(every=500, images=62, masks=("deepfill_box",)),
+        checkpoint=Checkpoint(every=500, best="eval/deepfill_box/hole_l1"),
+        log=Log(samples_every=1000),
+    )
