@@ -135,7 +135,8 @@ def _unbiased(
     def mean(gram: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         counts = ~np.isnan(gram)
         total = np.sum(left @ np.nan_to_num(gram) * right, axis=1)
-        return total / np.sum(left @ counts * right, axis=1)
+        pairs = np.sum(left @ counts * right, axis=1)
+        return np.divide(total, pairs, out=np.full(len(left), np.nan), where=pairs > 0)
 
     within, other, between = grams
     return mean(within, wx, wx) + mean(other, wy, wy) - 2 * mean(between, wx, wy)
@@ -148,5 +149,6 @@ def _resamples(count: int, seed: int) -> np.ndarray:
 
 
 def _interval(figures: np.ndarray, level: float) -> Interval:
-    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
+    # Of very few items a resample may hold but one, which makes no pair.
+    low, high = np.nanquantile(figures, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))

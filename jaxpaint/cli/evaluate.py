@@ -7,9 +7,10 @@ masks join it in the same folder.
 """
 
 import argparse
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from jaxpaint.cli.compiled import keep_compiled
 from jaxpaint.cli.progress import Progress
 from jaxpaint.cli.sample import bundled
 from jaxpaint.errors import InputError, unknown_name
+from jaxpaint.evaluation.titles import TITLES
 from jaxpaint.files import Picture, replacing, write_picture
 
 if TYPE_CHECKING:
@@ -111,7 +113,25 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--output is missing; want the folder of the evaluation")
     if args.votes:
         return _count(args)
+    chosen = _split(args.metrics)
+    for metric in chosen:
+        if metric not in TITLES:
+            raise unknown_name("metric", metric, TITLES)
+    pair = _split(args.pairs or "")
+    if args.pairs and len(pair) != 2:
+        raise InputError(f"--pairs is '{args.pairs}'; want two rows, A,B")
+    if args.features and not Path(args.features).is_file():
+        raise InputError(f"--features {args.features} is no file")
     rows = _rows(args)
+    predictions = _predictions(args, rows)
+    if pair and not rows and not predictions:
+        from jaxpaint.evaluation import results
+
+        return _study(results.reopen(args.output), pair, args.seed)
+    if not rows and not predictions:
+        raise InputError(
+            "nothing to measure; want --methods, --checkpoint or --predictions"
+        )
     if args.data is None:
         raise InputError("--data is missing; want a folder of pictures")
     for flag, value, least in [
@@ -130,12 +150,7 @@ def run(args: argparse.Namespace) -> int:
     if not kinds:
         raise InputError("--masks is empty; want at least one kind of masks")
     squares = pictures.read(args.data, args.size, args.limit)
-    predictions = dict(_pair("--predictions", text) for text in args.predictions)
-    for label, folder in predictions.items():
-        if not Path(folder).is_dir():
-            raise InputError(f"--predictions {label}: {folder} is no folder")
-        if label in rows:
-            raise InputError(f"'{label}' names a method and predictions; rename one")
+    contestants = [_contestant(label, row) for label, row in rows.items()]
     if args.dry_run:
         count = len(rows) * len(kinds) * len(squares.names) * args.num_samples
         print(
@@ -144,89 +159,27 @@ def run(args: argparse.Namespace) -> int:
             f"{', '.join([*rows, *predictions])}; {count} results"
         )
         return 0
-    return _evaluate(args, rows, predictions, kinds, squares)
-
-
-def _evaluate(
-    args: argparse.Namespace,
-    rows: dict[str, dict[str, Any]],
-    predictions: dict[str, str],
-    kinds: list[str],
-    squares: Any,
-) -> int:
-    import jax
-
-    from jaxpaint.evaluation import filling, pairs, results
-    from jaxpaint.evaluation import squares as pictures
-
     keep_compiled()
-    contestants = [_contestant(label, row) for label, row in rows.items()]
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        results.agree(
-            args.output,
-            {
-                "size": args.size,
-                "seed": args.seed,
-                "pictures": dict(
-                    zip(squares.names, _sums(squares.pixels), strict=True)
-                ),
-                "rows": {c.label: results.describe(c) for c in contestants},
-            },
-        )
-    except OSError as error:
-        raise InputError(f"cannot write to {args.output}: {error.strerror}") from None
-    holes = {kind: pictures.holes(squares, kind, args.seed) for kind in kinds}
-    evaluation = results.Evaluation(args.output, squares, holes)
-    evaluation.write_inputs()
-    problems = list(squares.left_out)
-    seconds: dict[str, tuple[float, int]] = {}
-    total = len(contestants) * len(kinds) * len(squares.names) * args.num_samples
-    with Progress(total, args.quiet) as progress:
-        progress.note(
-            f"{len(squares.names)} pictures of {args.size}x{args.size}, "
-            f"{len(kinds)} kinds of masks, on {jax.device_count()} x "
-            f"{jax.devices()[0].device_kind}"
-        )
-        for problem in problems:
+
+    from jaxpaint.evaluation import results
+
+    evaluation = results.begin(
+        args.output, squares, kinds, args.seed, contestants, predictions
+    )
+    with Progress(
+        _count_results(args, contestants, evaluation), args.quiet
+    ) as progress:
+        for problem in squares.left_out:
             progress.note(f"left out: {problem}")
-        done = 0
-        for contestant in contestants:
-            progress.note(f"{contestant.label}: compiling...")
-            filler = filling.Filler(contestant, args.batch_size, args.size)
-            for kind in kinds:
-                for sample in range(args.num_samples):
-                    key = jax.random.fold_in(jax.random.key(args.seed), sample)
-
-                    def tell(count: int, label=contestant.label, kind=kind) -> None:
-                        nonlocal done
-                        done += count
-                        progress.show(done, f"{label}, {kind}")
-
-                    spent, count = filling.fill(
-                        filler,
-                        squares.names,
-                        squares.pixels,
-                        holes[kind],
-                        evaluation.result_folder(contestant.label, kind, sample),
-                        key,
-                        tell,
-                    )
-                    before = seconds.get(contestant.label, (0.0, 0))
-                    seconds[contestant.label] = before[0] + spent, before[1] + count
+        _fill(args, evaluation, contestants, progress)
         progress.note("scoring...")
         start = time.perf_counter()
-        found, figures, more = _score(
-            args, evaluation, list(rows), predictions, progress
-        )
+        found, figures, problems = _score(args, evaluation, progress)
         progress.note(f"scored in {time.perf_counter() - start:.1f} s")
-        problems += more
-    _write(args, evaluation, found, figures, [*rows, *predictions])
-    for label, (spent, count) in seconds.items():
-        if count:
-            print(f"{label}: {1000 * spent / count:.1f} ms a picture", file=sys.stderr)
-    if args.pairs:
-        _study(args, evaluation, kinds, pairs)
+    _write(evaluation, found, figures, chosen)
+    if pair:
+        _study(evaluation, pair, args.seed)
+    problems = [*squares.left_out, *problems]
     if problems:
         print(
             f"error: {len(problems)} pictures or results are missing:", file=sys.stderr
@@ -237,12 +190,58 @@ def _evaluate(
     return 0
 
 
-def _score(
+def _count_results(
+    args: argparse.Namespace,
+    contestants: Sequence["Contestant"],
+    evaluation: "Evaluation",
+) -> int:
+    pictures = len(evaluation.squares.names)
+    return len(contestants) * len(evaluation.holes) * pictures * args.num_samples
+
+
+def _fill(
     args: argparse.Namespace,
     evaluation: "Evaluation",
-    labels: Sequence[str],
-    predictions: dict[str, str],
+    contestants: Sequence["Contestant"],
     progress: Progress,
+) -> None:
+    """Writes the results that are not there yet."""
+    import jax
+
+    from jaxpaint.evaluation import filling, results
+
+    squares = evaluation.squares
+    progress.note(
+        f"{len(squares.names)} pictures of {args.size}x{args.size}, "
+        f"{len(evaluation.holes)} kinds of masks, on {jax.device_count()} x "
+        f"{jax.devices()[0].device_kind}"
+    )
+    done = 0
+    for contestant in contestants:
+        label = contestant.label
+        filler = filling.Filler(contestant, args.batch_size)
+        for kind, holes in evaluation.holes.items():
+            for sample in range(args.num_samples):
+
+                def tell(count: int, what: str = f"{label}, {kind}") -> None:
+                    nonlocal done
+                    done += count
+                    progress.show(done, what)
+
+                spent = filling.fill(
+                    filler,
+                    squares.names,
+                    squares.pixels,
+                    holes,
+                    evaluation.results_of(label, kind, sample),
+                    jax.random.fold_in(jax.random.key(args.seed), sample),
+                    tell,
+                )
+                results.add_seconds(args.output / "seconds.json", {label: spent})
+
+
+def _score(
+    args: argparse.Namespace, evaluation: "Evaluation", progress: Progress
 ) -> tuple[list["Row"], list["Figure"], list[str]]:
     """Returns the scores of all results, their figures, and what is missing."""
     import jax
@@ -250,45 +249,40 @@ def _score(
 
     from jaxpaint import metrics
     from jaxpaint.evaluation import scores
-    from jaxpaint.evaluation.squares import folder_of
 
     describe = _describer(args, progress)
     truth = evaluation.squares.pixels
     of_truth = None if describe is None else scores.features(describe, truth)
     rows, distances, problems = [], [], []
-    for label in [*labels, *predictions]:
+    for label in evaluation.labels():
         for kind, holes in evaluation.holes.items():
-            folder = evaluation.result_folder(label, kind)
-            if label in predictions:
-                folder = Path(predictions[label]) / folder_of(kind)
-            where, pixels, wrong = evaluation.results(folder)
+            folder = evaluation.results_of(label, kind)
+            if not folder.is_dir() and label in evaluation.rows:
+                continue  # a row that was not asked for when these masks joined
+            where, pixels, wrong = evaluation.read_results(folder)
             problems += wrong
             if not where:
                 continue
             found = list(scores.score(pixels, truth[where], holes[where]))
-            if args.num_samples > 1 and label not in predictions:
-                samples = [pixels] + [
-                    evaluation.results(evaluation.result_folder(label, kind, n))[1]
-                    for n in range(1, args.num_samples)
-                ]
+            more = range(1, args.num_samples)
+            folders = [evaluation.results_of(label, kind, n) for n in more]
+            samples = [pixels, *(evaluation.read_results(f)[1] for f in folders)]
+            # Rows of before may have one sample only.
+            if len(samples) > 1 and len({len(s) for s in samples}) == 1:
                 spread = metrics.diversity(
                     jnp.asarray(np.stack(samples) / np.float32(127.5)),
                     jnp.asarray(holes[where][..., None], jnp.float32),
                 )
                 for score, value in zip(found, jax.device_get(spread), strict=True):
                     score["diversity"] = float(f"{value:.6g}")
-            names = [evaluation.squares.names[index] for index in where]
             rows += [
-                scores.Row(label, kind, name, score)
-                for name, score in zip(names, found, strict=True)
+                scores.Row(label, kind, evaluation.squares.names[index], score)
+                for index, score in zip(where, found, strict=True)
             ]
             if describe is not None and of_truth is not None and len(where) > 1:
+                of_results = scores.features(describe, pixels)
                 distances += scores.set_distances(
-                    label,
-                    kind,
-                    scores.features(describe, pixels),
-                    of_truth[where],
-                    "lite0",
+                    label, kind, of_results, of_truth[where], "lite0"
                 )
     return rows, [*scores.means(rows), *distances], problems
 
@@ -302,68 +296,72 @@ def _describer(args: argparse.Namespace, progress: Progress) -> Any:
     from jaxpaint.features import efficientnet_lite0
 
     if not args.features:
-        progress.note("no --features: the distances kd_lite0 and fd_lite0 are left out")
+        progress.note("no --features: kd_lite0 and fd_lite0 are left out")
         return None
     params = efficientnet_lite0.read_classifier(args.features)
     return functools.partial(jax.jit(efficientnet_lite0.describe), params)
 
 
 def _write(
-    args: argparse.Namespace,
     evaluation: "Evaluation",
     rows: list["Row"],
     figures: list["Figure"],
-    labels: Sequence[str],
+    metrics: Sequence[str],
 ) -> None:
     """Writes rows, tables and the grid, and prints the tables."""
     from jaxpaint.evaluation import results, tables
 
-    known = dict.fromkeys(figure.metric for figure in figures)
-    for metric in _split(args.metrics):
-        if metric not in tables.TITLES:
-            raise unknown_name("metric", metric, tables.TITLES)
-    chosen = [metric for metric in _split(args.metrics) if metric in known]
-    results.write_rows(args.output / "rows.jsonl", rows)
+    known = {figure.metric for figure in figures}
+    chosen = [metric for metric in metrics if metric in known]
     texts = {
         "table.md": tables.markdown(figures, chosen),
         "table.tex": tables.latex(figures, chosen),
         "table.csv": tables.comma_separated(figures),
     }
+    results.write_rows(evaluation.folder / "rows.jsonl", rows)
     for name, text in texts.items():
-        with replacing(args.output / name) as file:
+        with replacing(evaluation.folder / name) as file:
             file.write(text.encode())
-    sheet = results.grid(evaluation, labels, 3)
-    write_picture(args.output / "grid.png", Picture(sheet))
+    write_picture(evaluation.folder / "grid.png", Picture(results.grid(evaluation, 3)))
     print(texts["table.md"])
-    print(f"{args.output}: table.md, table.csv, table.tex, rows.jsonl, grid.png")
+    print(
+        f"{evaluation.folder}: {', '.join(texts)}, rows.jsonl, seconds.json, grid.png"
+    )
 
 
-def _study(
-    args: argparse.Namespace, evaluation: "Evaluation", kinds: list[str], pairs: Any
-) -> None:
-    """Writes the user study of two rows."""
+def _study(evaluation: "Evaluation", labels: list[str], seed: int) -> int:
+    """Writes the user study of two rows; returns the exit code."""
     from jaxpaint.contact_sheet import marked
+    from jaxpaint.evaluation import pairs
 
-    labels = _split(args.pairs)
-    if len(labels) != 2:
-        raise InputError(f"--pairs is '{args.pairs}'; want two rows, A,B")
+    for label in labels:
+        if label not in evaluation.labels():
+            raise unknown_name("row in --pairs", label, evaluation.labels())
+    first, second = labels
     found = []
-    for kind in kinds:
-        sides = [evaluation.results(evaluation.result_folder(x, kind)) for x in labels]
-        first, second = ({i: p for i, p in zip(s[0], s[1], strict=True)} for s in sides)
-        for index in sorted(first.keys() & second.keys()):
-            truth = evaluation.squares.pixels[index]
-            masked = marked(truth, evaluation.holes[kind][index])
+    for kind, holes in evaluation.holes.items():
+        sides = []
+        for label in labels:
+            where, pixels, _ = evaluation.read_results(
+                evaluation.results_of(label, kind)
+            )
+            sides.append(dict(zip(where, pixels, strict=True)))
+        for index in sorted(sides[0].keys() & sides[1].keys()):
+            masked = marked(evaluation.squares.pixels[index], holes[index])
             name = evaluation.squares.names[index]
-            found.append(pairs.Pair(kind, name, masked, first[index], second[index]))
+            shown = (side[index] for side in sides)
+            found.append(pairs.Pair(kind, name, masked, *shown))
     if not found:
-        raise InputError(f"{args.output} has no results of both {' and '.join(labels)}")
-    page = pairs.write(args.output / "study", (labels[0], labels[1]), found, args.seed)
-    print(f"{len(found)} pairs: {page} (keep study/key.json from those who vote)")
+        raise InputError(
+            f"{evaluation.folder} has no results of both {first}, {second}"
+        )
+    page = pairs.write(evaluation.folder / "study", (first, second), found, seed)
+    print(f"{len(found)} pairs: {page} (keep study/{pairs.KEY} from those who vote)")
+    return 0
 
 
 def _count(args: argparse.Namespace) -> int:
-    """Prints how votes fell."""
+    """Prints how votes fell; returns the exit code."""
     from jaxpaint.evaluation import pairs
 
     (first, second), shares = pairs.count(args.output / "study", args.votes)
@@ -373,7 +371,7 @@ def _count(args: argparse.Namespace) -> int:
         low, high = (f"{100 * x:.1f} %" for x in share.interval)
         ratio = f"{100 * share.first / share.votes:.1f} %"
         print(f"| {share.mask} | {share.votes} | {ratio} | {low} to {high} |")
-    print(f"\n{len(args.votes)} voters")
+    print(f"\n{len(set(args.votes))} voters")
     return 0
 
 
@@ -397,14 +395,25 @@ def _rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if label not in rows:
             raise unknown_name("row in --option", label, rows)
         rows[label]["options"].append(setting)
-    if not rows and not args.predictions:
-        raise InputError(
-            "nothing to measure; want --methods, --checkpoint or --predictions"
-        )
-    for label in rows:
-        if not label or not all(c.isalnum() or c in "_-+." for c in label):
-            raise InputError(f"'{label}' is no label; want letters, digits, _ - + .")
     return rows
+
+
+def _predictions(
+    args: argparse.Namespace, rows: dict[str, dict[str, Any]]
+) -> dict[str, str]:
+    """Returns the folders of other programs' results, by label; checks all labels."""
+    found = dict(_pair("--predictions", text) for text in args.predictions)
+    for label, folder in found.items():
+        if not Path(folder).is_dir():
+            raise InputError(f"--predictions {label}: {folder} is no folder")
+        if label in rows:
+            raise InputError(f"'{label}' names a method and predictions; rename one")
+    for label in [*rows, *found]:
+        if not re.fullmatch(r"\w[\w.+-]*", label):
+            raise InputError(
+                f"'{label}' is no label; want letters and digits, with _ - + . between"
+            )
+    return found
 
 
 def _contestant(label: str, row: dict[str, Any]) -> "Contestant":
@@ -456,9 +465,3 @@ def _pair(flag: str, text: str) -> tuple[str, str]:
     if not equals or not value:
         raise InputError(f"{flag} is '{text}'; want LABEL=PATH")
     return label, value
-
-
-def _sums(pixels: np.ndarray) -> Iterator[int]:
-    import zlib
-
-    return (zlib.crc32(np.ascontiguousarray(x).tobytes()) for x in pixels)

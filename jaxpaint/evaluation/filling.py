@@ -27,22 +27,27 @@ class Contestant(NamedTuple):
 class Filler:
     """Fills batches of one shape, spread over all devices."""
 
-    def __init__(self, contestant: Contestant, batch_size: int, side: int):
-        method = methods.make(contestant.method, **contestant.options)
+    def __init__(self, contestant: Contestant, batch_size: int):
+        self._method = methods.make(contestant.method, **contestant.options)
         devices = jax.device_count()
         self.size = -(-batch_size // devices) * devices
         mesh = meshes.make(1, [self.size])
         self._over, self._everywhere = meshes.over_batch(mesh), meshes.replicated(mesh)
         self._params = jax.device_put(contestant.params, self._everywhere)
-        shape = (self.size, side, side)
-        image, mask = (
-            jax.ShapeDtypeStruct((*shape, c), np.float32, sharding=self._over)
-            for c in (3, 1)
-        )
-        run = jax.jit(method.inpaint, out_shardings=self._everywhere)
-        key = jax.device_put(jax.random.key(0), self._everywhere)
-        # Compiled ahead of time, which is then not counted as the method's.
-        self._inpaint = run.lower(self._params, image, mask, key).compile()
+        self._compiled: Any = None
+
+    def compile(self, side: int) -> None:
+        """Compiles for squares of a side, once."""
+        if self._compiled is None:
+            image, mask = (
+                jax.ShapeDtypeStruct(
+                    (self.size, side, side, channels), np.float32, sharding=self._over
+                )
+                for channels in (3, 1)
+            )
+            run = jax.jit(self._method.inpaint, out_shardings=self._everywhere)
+            key = jax.device_put(jax.random.key(0), self._everywhere)
+            self._compiled = run.lower(self._params, image, mask, key).compile()
 
     def __call__(
         self, pixels: np.ndarray, holes: np.ndarray, key: jax.Array
@@ -51,6 +56,7 @@ class Filler:
 
         What lies under a hole is not read; known pixels come back as they are.
         """
+        self.compile(pixels.shape[1])
         rows = np.minimum(np.arange(self.size), len(pixels) - 1)
         hole = holes[rows][..., None]
         image = np.where(hole, np.float32(0), to_float(pixels[rows]))
@@ -58,7 +64,7 @@ class Filler:
             jax.device_put(x, self._over) for x in (image, hole.astype(np.float32))
         )
         key = jax.device_put(key, self._everywhere)
-        filled = to_uint8(np.asarray(self._inpaint(self._params, *placed, key)))
+        filled = to_uint8(np.asarray(self._compiled(self._params, *placed, key)))
         return np.where(hole, filled, pixels[rows])[: len(pixels)]
 
 
@@ -94,6 +100,7 @@ def fill(
         part = slice(first, first + filler.size)
         paths = [folder / f"{name}.png" for name in names[part]]
         if not all(path.exists() for path in paths):
+            filler.compile(pixels.shape[1])
             start = time.perf_counter()
             results = filler(pixels[part], holes[part], key)
             seconds += time.perf_counter() - start

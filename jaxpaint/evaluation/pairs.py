@@ -89,14 +89,17 @@ def count(folder: Path, files: Sequence[Path]) -> tuple[tuple[str, str], list[Sh
     """
     key = _read(folder / KEY, "the key of a study; write one with --pairs A,B")
     tally: dict[str, list[int]] = {}
-    for path in files:
+    for path in dict.fromkeys(path.resolve() for path in files):
         ballot = _read(path, "a file of votes")
         if ballot.get("study") != key["study"]:
             raise InputError(
                 f"{path} belongs to study {ballot.get('study')}; want {key['study']}, "
                 f"that of {folder}"
             )
-        for name, side in ballot.get("votes", {}).items():
+        votes = ballot.get("votes")
+        if not isinstance(votes, dict):
+            raise InputError(f"{path} has no votes; want a file that the page saved")
+        for name, side in votes.items():
             entry = key["pairs"].get(name)
             if entry is None or side not in ("left", "right"):
                 raise InputError(

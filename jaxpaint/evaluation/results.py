@@ -1,11 +1,10 @@
-"""The files of an evaluation: settings, results, rows, tables, the grid."""
+"""The folder of an evaluation: its settings, squares, masks, results, rows and grid."""
 
-import dataclasses
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,108 +12,182 @@ import numpy as np
 from jaxpaint import files
 from jaxpaint.contact_sheet import contact_sheet, marked
 from jaxpaint.errors import InputError
+from jaxpaint.evaluation import squares as pictures
 from jaxpaint.evaluation.filling import Contestant
 from jaxpaint.evaluation.scores import Row
 from jaxpaint.evaluation.squares import Squares, folder_of
 from jaxpaint.files import Picture, replacing, write_picture
 
+SETTINGS = "settings.json"
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A folder with an evaluation."""
+
+class Evaluation(NamedTuple):
+    """An evaluation, as its folder has it."""
 
     folder: Path
+    seed: int
     squares: Squares
-    holes: Mapping[str, np.ndarray]
+    holes: dict[str, np.ndarray]
     """Boolean `[N, S, S]` by kind of masks."""
+    rows: dict[str, Any]
+    """What makes each row of the table what it is, by label; see `describe`."""
+    predictions: dict[str, str]
+    """Folders of other programs' results, by label."""
 
-    def result_folder(self, label: str, kind: str, sample: int = 0) -> Path:
-        """Returns where the results of a row of the table lie, for one kind."""
+    def labels(self) -> list[str]:
+        """Returns the rows of the table."""
+        return [*self.rows, *self.predictions]
+
+    def results_of(self, label: str, kind: str, sample: int = 0) -> Path:
+        """Returns the folder with the results of a row for one kind of masks."""
+        if label in self.predictions:
+            return Path(self.predictions[label]) / folder_of(kind)
         folder = self.folder / "results" / label / folder_of(kind)
         return folder / f"sample_{sample:02}" if sample else folder
 
-    def write_inputs(self) -> None:
-        """Writes squares and masks, for other programs and for whoever looks."""
-        truth = self.folder / "truth"
-        truth.mkdir(parents=True, exist_ok=True)
-        for name, pixels in zip(self.squares.names, self.squares.pixels, strict=True):
-            if not (truth / f"{name}.png").exists():
-                write_picture(truth / f"{name}.png", Picture(pixels))
-        for kind, holes in self.holes.items():
-            folder = self.folder / "masks" / folder_of(kind)
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, hole in zip(self.squares.names, holes, strict=True):
-                if not (folder / f"{name}.png").exists():
-                    white = np.where(hole, np.uint8(255), np.uint8(0))
-                    write_picture(folder / f"{name}.png", Picture(white))
-
-    def results(self, folder: Path) -> tuple[list[int], np.ndarray, list[str]]:
+    def read_results(self, folder: Path) -> tuple[list[int], np.ndarray, list[str]]:
         """Returns the results in a folder: which pictures, their pixels, and what is
         wrong with others."""
-        found, pixels, problems = [], [], []
         shape = self.squares.pixels.shape[1:]
+        found, pixels, problems = [], [], []
         for index, name in enumerate(self.squares.names):
-            path = folder / f"{name}.png"
             try:
-                result = files.read_rgb(path)
-                if result.shape != shape:
-                    raise InputError(
-                        f"{path} is {result.shape[1]}x{result.shape[0]}; want "
-                        f"{shape[1]}x{shape[0]}"
-                    )
+                pixels.append(_read_square(folder / f"{name}.png", shape))
+                found.append(index)
             except InputError as error:
                 problems.append(str(error))
-            else:
-                found.append(index)
-                pixels.append(result)
         return found, np.array(pixels, np.uint8).reshape(-1, *shape), problems
 
 
-def agree(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Writes the settings of an evaluation, or compares them with those it began with.
+def begin(
+    folder: Path,
+    squares: Squares,
+    kinds: Sequence[str],
+    seed: int,
+    contestants: Sequence[Contestant],
+    predictions: Mapping[str, str],
+) -> Evaluation:
+    """Returns the evaluation in a folder, begun or joined by further rows and masks.
 
-    `rows` may grow; all else must stay.
+    Squares and masks are written, for other programs and for whoever looks.
 
     Raises:
-      InputError: a setting changed; the difference is told.
+      InputError: the folder holds one with other pictures, sizes, seed or settings of
+        a row; the difference is told, and nothing was written.
     """
-    path = folder / "settings.json"
-    # As they come out of the file again.
-    asked = dict(json.loads(json.dumps(asked)))
-    if path.exists():
-        before = json.loads(path.read_text())
-        old, new = (dict(_flat(settings)) for settings in (before, asked))
-        changed = [
-            f"{key}: {old[key]} -> {new[key]}"
-            for key in new
-            if key in old and old[key] != new[key]
+    asked = {
+        "size": squares.pixels.shape[1],
+        "seed": seed,
+        "pictures": {
+            name: zlib.crc32(np.ascontiguousarray(pixels).tobytes())
+            for name, pixels in zip(squares.names, squares.pixels, strict=True)
+        },
+        "masks": list(kinds),
+        "rows": {c.label: describe(c) for c in contestants},
+        "predictions": dict(predictions),
+    }
+    asked = _joined(folder, json.loads(json.dumps(asked)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        truth = [("truth", squares.pixels)]
+        drawn = [
+            (f"masks/{folder_of(kind)}", pictures.holes(squares, kind, seed))
+            for kind in asked["masks"]
         ]
-        gone = [key for key in old if key not in new and not key.startswith("rows.")]
-        more = [key for key in new if key not in old and not key.startswith("rows.")]
-        changed += [f"{key} is gone" for key in gone] + [
-            f"{key} is new" for key in more
-        ]
-        if changed:
-            extra = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-            raise InputError(
-                f"{folder} holds an evaluation with other settings "
-                f"({'; '.join(changed[:3])}{extra}); choose another --output"
-            )
-        asked = {**asked, "rows": before["rows"] | asked["rows"]}
-    with replacing(path) as file:
-        file.write((json.dumps(asked, indent=1) + "\n").encode())
+        for name, arrays in [*truth, *drawn]:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for stem, pixels in zip(squares.names, arrays, strict=True):
+                path = folder / name / f"{stem}.png"
+                if not path.exists():
+                    is_mask = pixels.dtype == bool
+                    shown = pixels.astype(np.uint8) * 255 if is_mask else pixels
+                    write_picture(path, Picture(shown))
+        with replacing(folder / SETTINGS) as file:
+            file.write((json.dumps(asked, indent=1) + "\n").encode())
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from None
+    return reopen(folder)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def reopen(folder: Path) -> Evaluation:
+    """Returns the evaluation in a folder, all of it read from files.
+
+    Raises:
+      InputError: there is none, or files of it are gone.
+    """
+    settings = _settings(folder)
+    if settings is None:
+        raise InputError(f"{folder} holds no evaluation; begin one with --data")
+    names, size = list(settings["pictures"]), settings["size"]
+    truth = [_read_square(folder / f"truth/{n}.png", (size, size, 3)) for n in names]
+    holes = {
+        kind: np.stack(
+            [
+                files.read_mask(folder / f"masks/{folder_of(kind)}/{n}.png")
+                for n in names
+            ]
+        )
+        for kind in settings["masks"]
+    }
+    squares = Squares(names, np.stack(truth), [])
+    return Evaluation(
+        folder,
+        settings["seed"],
+        squares,
+        holes,
+        settings["rows"],
+        settings["predictions"],
+    )
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    path = folder / SETTINGS
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}); remove the folder") from None
+
+
+def _joined(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings with what the folder had before."""
+    before = _settings(folder)
+    if before is None:
+        return asked
+    changed = [
+        f"{key}: {before[key]} -> {asked[key]}"
+        for key in ("size", "seed")
+        if before[key] != asked[key]
+    ]
+    old, new = before["pictures"], asked["pictures"]
+    if old != new:
+        other = sum(new.get(name) != old[name] for name in old)
+        changed.append(
+            f"pictures: {len(old)} -> {len(new)}, of which {other} of before are "
+            "missing or different"
+        )
+    for section in ("rows", "predictions"):
+        for label, value in asked[section].items():
+            known = before[section].get(label, value)
+            if known != value:
+                changed.append(f"{label}: {known} -> {value}")
+    if changed:
+        raise InputError(
+            f"{folder} holds an evaluation with other settings ({'; '.join(changed)}); "
+            "choose another --output, or another label"
+        )
+    masks = dict.fromkeys([*before["masks"], *asked["masks"]])
+    return {
+        **asked,
+        "masks": list(masks),
+        "rows": before["rows"] | asked["rows"],
+        "predictions": before["predictions"] | asked["predictions"],
+    }
 
 
 def describe(contestant: Contestant) -> dict[str, Any]:
-    """Returns what makes a row of the table what it is, for `agree`."""
+    """Returns what makes a row of the table what it is."""
     weights = 0
     for leaf in jax.tree.leaves(contestant.params):
         weights = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), weights)
@@ -125,6 +198,15 @@ def describe(contestant: Contestant) -> dict[str, Any]:
     }
 
 
+def _read_square(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    pixels = files.read_rgb(path)
+    if pixels.shape != shape:
+        raise InputError(
+            f"{path} is {pixels.shape[1]}x{pixels.shape[0]}; want {shape[1]}x{shape[0]}"
+        )
+    return pixels
+
+
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Writes one JSON object for each result."""
     with replacing(path) as file:
@@ -133,7 +215,20 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
             file.write((json.dumps(about | row.scores) + "\n").encode())
 
 
-def grid(evaluation: Evaluation, labels: Sequence[str], count: int) -> np.ndarray:
+def add_seconds(path: Path, spent: Mapping[str, tuple[float, int]]) -> None:
+    """Adds seconds and pictures of each row to what a file has counted so far."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for label, (seconds, count) in spent.items():
+        before = known.get(label, {"seconds": 0.0, "pictures": 0})
+        known[label] = {
+            "seconds": before["seconds"] + seconds,
+            "pictures": before["pictures"] + count,
+        }
+    with replacing(path) as file:
+        file.write((json.dumps(known, indent=1) + "\n").encode())
+
+
+def grid(evaluation: Evaluation, count: int) -> np.ndarray:
     """Returns truth, hole and results of a few pictures, one row for each and kind.
 
     Pictures are spread over the set.
@@ -146,8 +241,11 @@ def grid(evaluation: Evaluation, labels: Sequence[str], count: int) -> np.ndarra
             name, truth = squares.names[index], squares.pixels[index]
             cells.append((name, truth))
             cells.append((kind, marked(truth, holes[index])))
-            for label in labels:
-                path = evaluation.result_folder(label, kind) / f"{name}.png"
-                blank = np.full_like(truth, 255)
-                cells.append((label, files.read_rgb(path) if path.exists() else blank))
-    return contact_sheet(cells, 2 + len(labels))
+            for label in evaluation.labels():
+                path = evaluation.results_of(label, kind) / f"{name}.png"
+                try:
+                    shown = _read_square(path, truth.shape)
+                except InputError:
+                    shown = np.full_like(truth, 255)
+                cells.append((label, shown))
+    return contact_sheet(cells, 2 + len(evaluation.labels()))

@@ -3,6 +3,7 @@
 import functools
 import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,10 @@ from jaxpaint.errors import InputError
 
 ALIASES = {"sr2x": "super_resolve_2x", "alternating": "alternating_lines"}
 """The survey's shorter names of masks."""
+
+
+_PART = 64
+"""Masks that are drawn at once."""
 
 
 class Squares(NamedTuple):
@@ -64,12 +69,12 @@ def read(folder: Path, size: int, limit: int = 0) -> Squares:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Returns one name for each path, without suffix where that tells them apart."""
+    """Returns one name for each path; a checksum tells apart what would be equal."""
     stems = [path.rpartition(".")[0].replace("/", "__") for path in paths]
-    whole = [path.replace("/", "__").replace(".", "_") for path in paths]
+    counts = Counter(stems)
     return [
-        stem if stems.count(stem) == 1 else name
-        for stem, name in zip(stems, whole, strict=True)
+        stem if counts[stem] == 1 else f"{stem}_{zlib.crc32(path.encode()):08x}"
+        for stem, path in zip(stems, paths, strict=True)
     ]
 
 
@@ -86,7 +91,8 @@ def kind(text: str) -> str:
 
 def folder_of(kind: str) -> str:
     """Returns the name of the folder of a kind of masks."""
-    return re.sub(r"\W+", "_", kind).strip("_")
+    plain = re.sub(r"\W+", "_", kind).strip("_")
+    return plain if plain == kind else f"{plain}_{zlib.crc32(kind.encode()):08x}"
 
 
 def holes(squares: Squares, kind: str, seed: int) -> np.ndarray:
@@ -97,9 +103,16 @@ def holes(squares: Squares, kind: str, seed: int) -> np.ndarray:
     """
     import jax
 
-    size = squares.pixels.shape[1:3]
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(kind.encode()))
-    numbers = [zlib.crc32(name.encode()) for name in squares.names]
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(np.array(numbers, "u4"))
-    draw = jax.jit(jax.vmap(functools.partial(masks.parse(kind), size)))
-    return np.asarray(draw(keys))[..., 0] > 0
+    sampler = functools.partial(masks.parse(kind), squares.pixels.shape[1:3])
+
+    @jax.jit
+    @jax.vmap
+    def draw(number: jax.Array) -> jax.Array:
+        return sampler(jax.random.fold_in(key, number))[..., 0] > 0
+
+    numbers = np.array([zlib.crc32(name.encode()) for name in squares.names], np.uint32)
+    # In parts of one size: all at once might not fit into memory.
+    padded = np.pad(numbers, (0, -len(numbers) % _PART))
+    parts = [np.asarray(draw(part)) for part in padded.reshape(-1, _PART)]
+    return np.concatenate(parts)[: len(numbers)]

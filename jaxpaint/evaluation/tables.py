@@ -6,22 +6,7 @@ import math
 from collections.abc import Sequence
 
 from jaxpaint.evaluation.scores import HIGHER_IS_BETTER, Figure
-
-TITLES = {
-    "hole_l1": "L1 in the hole, share of the range",
-    "l1": "L1, share of the range",
-    "psnr": "PSNR, dB",
-    "hole_psnr": "PSNR of the hole, dB",
-    "ssim": "SSIM",
-    "hole_ssim": "SSIM in the hole",
-    "lpips": "LPIPS",
-    "diversity": "diversity of samples, L1 in the hole",
-    "kd_lite0": "kernel distance, EfficientNet-Lite0, times 1,000 (no KID)",
-    "fd_lite0": "Frechet distance, EfficientNet-Lite0 (no FID)",
-    "kd_inception": "KID, times 1,000",
-    "fd_inception": "FID",
-}
-"""What tables call a metric."""
+from jaxpaint.evaluation.titles import TITLES
 
 
 def title(metric: str) -> str:
@@ -38,7 +23,7 @@ def markdown(figures: Sequence[Figure], metrics: Sequence[str]) -> str:
         lines = [f"### {title(metric)}", ""]
         lines.append(" | ".join(["| method", *masks]) + " |")
         lines.append("| --- |" + " --- |" * len(masks))
-        best = {mask: _ranked(cells, methods, mask, metric)[:1] for mask in masks}
+        best = {mask: _best(cells, methods, mask, metric) for mask in masks}
         for method in methods:
             row = [f"`{method}`"]
             for mask in masks:
@@ -105,6 +90,13 @@ def _ranked(cells: dict, methods: Sequence[str], mask: str, metric: str) -> list
     known = [method for method in methods if (method, mask) in cells]
     values = {method: cells[method, mask].value for method in known}
     return sorted(known, key=values.__getitem__, reverse=metric in HIGHER_IS_BETTER)
+
+
+def _best(cells: dict, methods: Sequence[str], mask: str, metric: str) -> set[str]:
+    """Returns the methods whose figure, as it is printed, is the best one."""
+    first = _ranked(cells, methods, mask, metric)[:1]
+    shown = {method: _value(cells.get((method, mask))) for method in methods}
+    return {method for method in methods if shown[method] == shown[first[0]]}
 
 
 def _value(figure: Figure | None) -> str:
