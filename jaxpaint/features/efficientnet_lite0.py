@@ -17,6 +17,7 @@ from jax import lax
 
 from jaxpaint.convert import coverage
 from jaxpaint.errors import InputError
+from jaxpaint.layers.depthwise import convolve_depthwise
 from jaxpaint.types import Params
 
 _BLOCKS = 16
@@ -62,8 +63,16 @@ def describe(params: Params, image: jax.Array) -> jax.Array:
     Images of any size `[B, H, W, 3]` in [-1, 1] are scaled to 224 x 224 (antialiased
     cubic). Distances on these features are no FID or KID: `fd_lite0`, `kd_lite0`.
     """
-    shape = (len(image), _SIDE, _SIDE, 3)
-    return classify(params, jax.image.resize(image, shape, "cubic"))[0]
+
+    def pooled(image: jax.Array) -> jax.Array:
+        shape = (len(image), _SIDE, _SIDE, 3)
+        return classify(params, jax.image.resize(image, shape, "cubic"))[0]
+
+    def one_by_one(image: jax.Array) -> jax.Array:
+        return lax.map(lambda image: pooled(image[None])[0], image)
+
+    # The maps of one picture stay in a CPU's cache.
+    return lax.platform_dependent(image, cpu=one_by_one, default=pooled)
 
 
 def classify(params: Params, image: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -99,14 +108,18 @@ def _block(params: Params, x: jax.Array, number: int) -> jax.Array:
 def _conv(params: Params, x: jax.Array, stride: int = 1) -> jax.Array:
     """Convolves with TensorFlow's padding; depthwise if the kernel has one input."""
     kernel, bias = params["kernel"].astype(x.dtype), params["bias"].astype(x.dtype)
-    y = lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1] // kernel.shape[2],
-    )
+    if kernel.shape[:2] == (1, 1):
+        y = x @ kernel[0, 0]
+    elif kernel.shape[2] == 1:
+        y = convolve_depthwise(x, kernel[:, :, 0], stride=stride)
+    else:
+        y = lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
     return y + bias[None, None, None]
 
 
