@@ -14,20 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jaxpaint.cli import catalogue
 from jaxpaint.cli.compiled import keep_compiled
 from jaxpaint.cli.progress import Progress
 from jaxpaint.cli.sample import bundled
 from jaxpaint.errors import InputError, unknown_name
 from jaxpaint.evaluation.titles import TITLES
-from jaxpaint.files import Picture, replacing, write_picture
 
 if TYPE_CHECKING:
-    from jaxpaint.evaluation.filling import Contestant
-    from jaxpaint.evaluation.results import Evaluation
-    from jaxpaint.evaluation.scores import Figure, Row
+    from jaxpaint.evaluation.descriptions import Network
+    from jaxpaint.evaluation.results import Contestant, Evaluation
 
 MASKS = "wide,narrow,sr2x,alternating,half,expand"
 """Those of the survey and of RePaint."""
@@ -120,8 +116,6 @@ def run(args: argparse.Namespace) -> int:
     pair = _split(args.pairs or "")
     if args.pairs and len(pair) != 2:
         raise InputError(f"--pairs is '{args.pairs}'; want two rows, A,B")
-    if args.features and not Path(args.features).is_file():
-        raise InputError(f"--features {args.features} is no file")
     rows = _rows(args)
     predictions = _predictions(args, rows)
     if pair and not rows and not predictions:
@@ -150,36 +144,56 @@ def run(args: argparse.Namespace) -> int:
     if not kinds:
         raise InputError("--masks is empty; want at least one kind of masks")
     squares = pictures.read(args.data, args.size, args.limit)
-    contestants = [_contestant(label, row) for label, row in rows.items()]
+    contestants = [_contestant(label, row, args.size) for label, row in rows.items()]
+    network = _network(args.features)
+    count = len(rows) * len(kinds) * len(squares.names) * args.num_samples
+    about = f"{len(squares.names)} pictures of {args.size}x{args.size}"
     if args.dry_run:
-        count = len(rows) * len(kinds) * len(squares.names) * args.num_samples
         print(
-            f"{len(squares.names)} pictures of {args.size}x{args.size}, "
-            f"{len(squares.left_out)} left out; masks: {', '.join(kinds)}; rows: "
-            f"{', '.join([*rows, *predictions])}; {count} results"
+            f"{about}, {len(squares.left_out)} left out; masks: {', '.join(kinds)}; "
+            f"rows: {', '.join([*rows, *predictions])}; {count} results"
         )
         return 0
+
+    import jax
+
+    from jaxpaint.evaluation import filling, report, results
+
     keep_compiled()
-
-    from jaxpaint.evaluation import results
-
     evaluation = results.begin(
         args.output, squares, kinds, args.seed, contestants, predictions
     )
-    with Progress(
-        _count_results(args, contestants, evaluation), args.quiet
-    ) as progress:
+    # Masks of before are filled as well.
+    count = count // len(kinds) * len(evaluation.holes)
+    with Progress(count, args.quiet) as progress:
+        progress.note(
+            f"{about}, {len(evaluation.holes)} kinds of masks, on "
+            f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+        )
         for problem in squares.left_out:
             progress.note(f"left out: {problem}")
-        _fill(args, evaluation, contestants, progress)
+        if network is None:
+            progress.note("no --features: kd_lite0 and fd_lite0 are left out")
+        done = 0
+
+        def tell(pictures: int, what: str) -> None:
+            nonlocal done
+            done += pictures
+            progress.show(done, what)
+
+        filling.fill_all(
+            evaluation, contestants, args.batch_size, args.num_samples, tell
+        )
         progress.note("scoring...")
         start = time.perf_counter()
-        found, figures, problems = _score(args, evaluation, progress)
+        scored = report.score(evaluation, args.num_samples, network)
         progress.note(f"scored in {time.perf_counter() - start:.1f} s")
-    _write(evaluation, found, figures, chosen)
+    texts = report.write(evaluation, scored, chosen)
+    print(texts["table.md"])
+    print(f"{args.output}: {', '.join(texts)}, rows.jsonl, seconds.json, grid.png")
     if pair:
         _study(evaluation, pair, args.seed)
-    problems = [*squares.left_out, *problems]
+    problems = [*squares.left_out, *scored.problems]
     if problems:
         print(
             f"error: {len(problems)} pictures or results are missing:", file=sys.stderr
@@ -190,172 +204,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _count_results(
-    args: argparse.Namespace,
-    contestants: Sequence["Contestant"],
-    evaluation: "Evaluation",
-) -> int:
-    pictures = len(evaluation.squares.names)
-    return len(contestants) * len(evaluation.holes) * pictures * args.num_samples
-
-
-def _fill(
-    args: argparse.Namespace,
-    evaluation: "Evaluation",
-    contestants: Sequence["Contestant"],
-    progress: Progress,
-) -> None:
-    """Writes the results that are not there yet."""
-    import jax
-
-    from jaxpaint.evaluation import filling, results
-
-    squares = evaluation.squares
-    progress.note(
-        f"{len(squares.names)} pictures of {args.size}x{args.size}, "
-        f"{len(evaluation.holes)} kinds of masks, on {jax.device_count()} x "
-        f"{jax.devices()[0].device_kind}"
-    )
-    done = 0
-    for contestant in contestants:
-        label = contestant.label
-        filler = filling.Filler(contestant, args.batch_size)
-        for kind, holes in evaluation.holes.items():
-            for sample in range(args.num_samples):
-
-                def tell(count: int, what: str = f"{label}, {kind}") -> None:
-                    nonlocal done
-                    done += count
-                    progress.show(done, what)
-
-                spent = filling.fill(
-                    filler,
-                    squares.names,
-                    squares.pixels,
-                    holes,
-                    evaluation.results_of(label, kind, sample),
-                    jax.random.fold_in(jax.random.key(args.seed), sample),
-                    tell,
-                )
-                results.add_seconds(args.output / "seconds.json", {label: spent})
-
-
-def _score(
-    args: argparse.Namespace, evaluation: "Evaluation", progress: Progress
-) -> tuple[list["Row"], list["Figure"], list[str]]:
-    """Returns the scores of all results, their figures, and what is missing."""
-    import jax
-    import jax.numpy as jnp
-
-    from jaxpaint import metrics
-    from jaxpaint.evaluation import scores
-
-    describe = _describer(args, progress)
-    truth = evaluation.squares.pixels
-    of_truth = None if describe is None else scores.features(describe, truth)
-    rows, distances, problems = [], [], []
-    for label in evaluation.labels():
-        for kind, holes in evaluation.holes.items():
-            folder = evaluation.results_of(label, kind)
-            if not folder.is_dir() and label in evaluation.rows:
-                continue  # a row that was not asked for when these masks joined
-            where, pixels, wrong = evaluation.read_results(folder)
-            problems += wrong
-            if not where:
-                continue
-            found = list(scores.score(pixels, truth[where], holes[where]))
-            more = range(1, args.num_samples)
-            folders = [evaluation.results_of(label, kind, n) for n in more]
-            samples = [pixels, *(evaluation.read_results(f)[1] for f in folders)]
-            # Rows of before may have one sample only.
-            if len(samples) > 1 and len({len(s) for s in samples}) == 1:
-                spread = metrics.diversity(
-                    jnp.asarray(np.stack(samples) / np.float32(127.5)),
-                    jnp.asarray(holes[where][..., None], jnp.float32),
-                )
-                for score, value in zip(found, jax.device_get(spread), strict=True):
-                    score["diversity"] = float(f"{value:.6g}")
-            rows += [
-                scores.Row(label, kind, evaluation.squares.names[index], score)
-                for index, score in zip(where, found, strict=True)
-            ]
-            if describe is not None and of_truth is not None and len(where) > 1:
-                of_results = scores.features(describe, pixels)
-                distances += scores.set_distances(
-                    label, kind, of_results, of_truth[where], "lite0"
-                )
-    return rows, [*scores.means(rows), *distances], problems
-
-
-def _describer(args: argparse.Namespace, progress: Progress) -> Any:
-    """Returns the jitted network of feature distances, or None without a file."""
-    import functools
-
-    import jax
-
-    from jaxpaint.features import efficientnet_lite0
-
-    if not args.features:
-        progress.note("no --features: kd_lite0 and fd_lite0 are left out")
-        return None
-    params = efficientnet_lite0.read_classifier(args.features)
-    return functools.partial(jax.jit(efficientnet_lite0.describe), params)
-
-
-def _write(
-    evaluation: "Evaluation",
-    rows: list["Row"],
-    figures: list["Figure"],
-    metrics: Sequence[str],
-) -> None:
-    """Writes rows, tables and the grid, and prints the tables."""
-    from jaxpaint.evaluation import results, tables
-
-    known = {figure.metric for figure in figures}
-    chosen = [metric for metric in metrics if metric in known]
-    texts = {
-        "table.md": tables.markdown(figures, chosen),
-        "table.tex": tables.latex(figures, chosen),
-        "table.csv": tables.comma_separated(figures),
-    }
-    results.write_rows(evaluation.folder / "rows.jsonl", rows)
-    for name, text in texts.items():
-        with replacing(evaluation.folder / name) as file:
-            file.write(text.encode())
-    write_picture(evaluation.folder / "grid.png", Picture(results.grid(evaluation, 3)))
-    print(texts["table.md"])
-    print(
-        f"{evaluation.folder}: {', '.join(texts)}, rows.jsonl, seconds.json, grid.png"
-    )
-
-
-def _study(evaluation: "Evaluation", labels: list[str], seed: int) -> int:
+def _study(evaluation: "Evaluation", labels: Sequence[str], seed: int) -> int:
     """Writes the user study of two rows; returns the exit code."""
-    from jaxpaint.contact_sheet import marked
     from jaxpaint.evaluation import pairs
 
-    for label in labels:
-        if label not in evaluation.labels():
-            raise unknown_name("row in --pairs", label, evaluation.labels())
-    first, second = labels
-    found = []
-    for kind, holes in evaluation.holes.items():
-        sides = []
-        for label in labels:
-            where, pixels, _ = evaluation.read_results(
-                evaluation.results_of(label, kind)
-            )
-            sides.append(dict(zip(where, pixels, strict=True)))
-        for index in sorted(sides[0].keys() & sides[1].keys()):
-            masked = marked(evaluation.squares.pixels[index], holes[index])
-            name = evaluation.squares.names[index]
-            shown = (side[index] for side in sides)
-            found.append(pairs.Pair(kind, name, masked, *shown))
-    if not found:
-        raise InputError(
-            f"{evaluation.folder} has no results of both {first}, {second}"
-        )
-    page = pairs.write(evaluation.folder / "study", (first, second), found, seed)
+    methods = labels[0], labels[1]
+    found = pairs.of(evaluation, methods)
+    page = pairs.write(evaluation.folder / "study", methods, found, seed)
     print(f"{len(found)} pairs: {page} (keep study/{pairs.KEY} from those who vote)")
     return 0
 
@@ -416,14 +271,23 @@ def _predictions(
     return found
 
 
-def _contestant(label: str, row: dict[str, Any]) -> "Contestant":
+def _network(path: str | None) -> "Network | None":
+    """Returns the network of feature distances, or None without a file."""
+    from jaxpaint.evaluation import descriptions
+
+    return descriptions.lite0(path) if path else None
+
+
+def _contestant(label: str, row: dict[str, Any], side: int) -> "Contestant":
     """Returns what fills holes for a row; reads its weights.
 
     Raises:
-      InputError: no weights, or of another method, or an option that does not fit.
+      InputError: no weights, or of another method, or an option or a side of pictures
+        that does not fit.
     """
     from jaxpaint import methods, weights
-    from jaxpaint.evaluation.filling import Contestant
+    from jaxpaint.evaluation import filling
+    from jaxpaint.evaluation.results import Contestant
 
     name, params, options = row["method"], {}, {}
     if row["checkpoint"]:
@@ -445,7 +309,9 @@ def _contestant(label: str, row: dict[str, Any]) -> "Contestant":
             f"method '{name}' is learned and has no weights; give --checkpoint "
             f"{label}=PATH"
         )
-    return Contestant(label, name, options, params)
+    contestant = Contestant(label, name, options, params)
+    filling.check(contestant, side)
+    return contestant
 
 
 def _split(text: str) -> list[str]:

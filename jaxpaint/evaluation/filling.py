@@ -1,27 +1,20 @@
 """Fills the holes of an evaluation with one method, picture by picture on disk."""
 
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxpaint import methods
+from jaxpaint.evaluation import results
+from jaxpaint.evaluation.results import Contestant, Evaluation
 from jaxpaint.files import Picture, write_picture
 from jaxpaint.images import to_float, to_uint8
 from jaxpaint.training import mesh as meshes
-
-
-class Contestant(NamedTuple):
-    """What one row of the table stands for."""
-
-    label: str
-    method: str
-    options: Mapping[str, Any]
-    params: Any
-    """As `Method.eval_params` returns them; `{}` of methods that learn nothing."""
 
 
 class Filler:
@@ -68,6 +61,44 @@ class Filler:
         return np.where(hole, filled, pixels[rows])[: len(pixels)]
 
 
+def check(contestant: Contestant, side: int) -> None:
+    """Raises InputError unless a method takes squares of a side; computes nothing."""
+    shapes = (
+        jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
+        for channels in (3, 1)
+    )
+    method = methods.make(contestant.method, **contestant.options)
+    jax.eval_shape(method.inpaint, contestant.params, *shapes, jax.random.key(0))
+
+
+def fill_all(
+    evaluation: Evaluation,
+    contestants: Sequence[Contestant],
+    batch_size: int,
+    samples: int,
+    tell: Callable[..., None],
+) -> None:
+    """Writes the results that are not there yet, and how long they took.
+
+    `tell` is called with the number of pictures of each batch and what they are.
+    """
+    squares = evaluation.squares
+    for contestant in contestants:
+        label, filler = contestant.label, Filler(contestant, batch_size)
+        for kind, holes in evaluation.holes.items():
+            for sample in range(samples):
+                spent = fill(
+                    filler,
+                    squares.names,
+                    squares.pixels,
+                    holes,
+                    evaluation.results_of(label, kind, sample),
+                    jax.random.fold_in(jax.random.key(evaluation.seed), sample),
+                    functools.partial(tell, what=f"{label}, {kind}"),
+                )
+                results.add_seconds(evaluation.folder / "seconds.json", {label: spent})
+
+
 def fill(
     filler: Filler,
     names: Sequence[str],
@@ -75,7 +106,7 @@ def fill(
     holes: np.ndarray,
     folder: Path,
     key: jax.Array,
-    tell: Callable[[int], None],
+    tell: Callable[[int], Any],
 ) -> tuple[float, int]:
     """Writes `folder/NAME.png` for every picture that is not there yet.
 
@@ -102,10 +133,10 @@ def fill(
         if not all(path.exists() for path in paths):
             filler.compile(pixels.shape[1])
             start = time.perf_counter()
-            results = filler(pixels[part], holes[part], key)
+            filled = filler(pixels[part], holes[part], jax.random.fold_in(key, first))
             seconds += time.perf_counter() - start
-            count += len(results)
-            for path, result in zip(paths, results, strict=True):
+            count += len(filled)
+            for path, result in zip(paths, filled, strict=True):
                 if not path.exists():
                     write_picture(path, Picture(result))
         tell(len(paths))

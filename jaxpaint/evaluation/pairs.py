@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxpaint.contact_sheet import GAP, enlarged
+from jaxpaint.contact_sheet import GAP, enlarged, marked
 from jaxpaint.distances import Interval, proportion
-from jaxpaint.errors import InputError
+from jaxpaint.errors import InputError, unknown_name
+from jaxpaint.evaluation.results import Evaluation
 from jaxpaint.files import Picture, replacing, write_picture
 
 KEY = "key.json"
@@ -38,6 +39,32 @@ class Share(NamedTuple):
     votes: int
     interval: Interval
     """Of the share of the first method, 95 %."""
+
+
+def of(evaluation: Evaluation, methods: tuple[str, str]) -> list[Pair]:
+    """Returns the pairs of results that both rows of an evaluation have.
+
+    Raises:
+      InputError: no such row, or no such pair.
+    """
+    for label in methods:
+        if label not in evaluation.labels():
+            raise unknown_name("row in --pairs", label, evaluation.labels())
+    found = []
+    for kind, holes in evaluation.holes.items():
+        sides = [
+            dict(zip(*evaluation.read_results(label, kind)[:2], strict=True))
+            for label in methods
+        ]
+        for index in sorted(sides[0].keys() & sides[1].keys()):
+            masked = marked(evaluation.squares.pixels[index], holes[index])
+            name = evaluation.squares.names[index]
+            found.append(Pair(kind, name, masked, *(side[index] for side in sides)))
+    if not found:
+        raise InputError(
+            f"{evaluation.folder} has no results of both {' and '.join(methods)}"
+        )
+    return found
 
 
 def write(

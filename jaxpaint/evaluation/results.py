@@ -13,12 +13,21 @@ from jaxpaint import files
 from jaxpaint.contact_sheet import contact_sheet, marked
 from jaxpaint.errors import InputError
 from jaxpaint.evaluation import squares as pictures
-from jaxpaint.evaluation.filling import Contestant
 from jaxpaint.evaluation.scores import Row
 from jaxpaint.evaluation.squares import Squares, folder_of
 from jaxpaint.files import Picture, replacing, write_picture
 
 SETTINGS = "settings.json"
+
+
+class Contestant(NamedTuple):
+    """What one row of the table stands for."""
+
+    label: str
+    method: str
+    options: Mapping[str, Any]
+    params: Any
+    """As `Method.eval_params` returns them; `{}` of methods that learn nothing."""
 
 
 class Evaluation(NamedTuple):
@@ -40,22 +49,29 @@ class Evaluation(NamedTuple):
 
     def results_of(self, label: str, kind: str, sample: int = 0) -> Path:
         """Returns the folder with the results of a row for one kind of masks."""
-        if label in self.predictions:
-            return Path(self.predictions[label]) / folder_of(kind)
-        folder = self.folder / "results" / label / folder_of(kind)
+        root = Path(self.predictions.get(label, self.folder / "results" / label))
+        folder = root / folder_of(kind)
         return folder / f"sample_{sample:02}" if sample else folder
 
-    def read_results(self, folder: Path) -> tuple[list[int], np.ndarray, list[str]]:
-        """Returns the results in a folder: which pictures, their pixels, and what is
-        wrong with others."""
-        shape = self.squares.pixels.shape[1:]
+    def read_results(
+        self, label: str, kind: str, sample: int = 0
+    ) -> tuple[list[int], np.ndarray, list[str]]:
+        """Returns the results of a row for one kind of masks: which pictures, their
+        pixels, and what is wrong with others.
+
+        Known pixels are those of the truth, whatever other programs made of them.
+        """
+        folder, holes = self.results_of(label, kind, sample), self.holes[kind]
         found, pixels, problems = [], [], []
         for index, name in enumerate(self.squares.names):
+            truth = self.squares.pixels[index]
             try:
-                pixels.append(_read_square(folder / f"{name}.png", shape))
+                result = _read_square(folder / f"{name}.png", truth.shape)
+                pixels.append(np.where(holes[index, ..., None], result, truth))
                 found.append(index)
             except InputError as error:
                 problems.append(str(error))
+        shape = self.squares.pixels.shape[1:]
         return found, np.array(pixels, np.uint8).reshape(-1, *shape), problems
 
 
@@ -84,7 +100,9 @@ def begin(
         },
         "masks": list(kinds),
         "rows": {c.label: describe(c) for c in contestants},
-        "predictions": dict(predictions),
+        "predictions": {
+            label: str(Path(path).resolve()) for label, path in predictions.items()
+        },
     }
     asked = _joined(folder, json.loads(json.dumps(asked)))
     try:
@@ -170,8 +188,7 @@ def _joined(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
     for section in ("rows", "predictions"):
         for label, value in asked[section].items():
             known = before[section].get(label, value)
-            if known != value:
-                changed.append(f"{label}: {known} -> {value}")
+            changed += _differences(label, known, value)
     if changed:
         raise InputError(
             f"{folder} holds an evaluation with other settings ({'; '.join(changed)}); "
@@ -184,6 +201,17 @@ def _joined(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
         "rows": before["rows"] | asked["rows"],
         "predictions": before["predictions"] | asked["predictions"],
     }
+
+
+def _differences(name: str, old: Any, new: Any) -> list[str]:
+    """Returns what differs in two trees of settings."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [f"{name}: {old} -> {new}"]
+    return [
+        difference
+        for key in dict.fromkeys([*old, *new])
+        for difference in _differences(f"{name}.{key}", old.get(key), new.get(key))
+    ]
 
 
 def describe(contestant: Contestant) -> dict[str, Any]:

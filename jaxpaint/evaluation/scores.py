@@ -1,7 +1,7 @@
 """What results score: for each picture, and as sets of features."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -88,6 +88,22 @@ def score(
         real = len(set(part.tolist()))
         for i in range(real):
             yield {name: float(f"{c[i]:.6g}") for name, c in columns.items()}
+
+
+def diversity(samples: Sequence[np.ndarray], holes: np.ndarray) -> Iterator[float]:
+    """Yields how far the samples for each hole lie apart, rounded to 6 digits.
+
+    Samples are uint8 `[N, S, S, 3]`, holes boolean `[N, S, S]`.
+    """
+    for part in _parts(len(holes)):
+        stacked = np.stack([to_float(pixels[part]) for pixels in samples])
+        hole = holes[part][..., None].astype(np.float32)
+        values = np.asarray(_diversity(stacked, hole))
+        for i in range(len(set(part.tolist()))):
+            yield float(f"{values[i]:.6g}")
+
+
+_diversity = jax.jit(metrics.diversity)
 
 
 def features(describe: Describe, pictures: np.ndarray) -> np.ndarray:
