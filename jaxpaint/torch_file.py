@@ -1,16 +1,18 @@
 """Reads the files of `torch.save` without PyTorch, and without running what is in them.
 
-Such a file is a zip archive of one pickle and one entry for each storage. A pickle is
-a program; the one here is interpreted by a machine that knows containers, numbers,
-strings and tensors, and that refuses by name everything else a file may ask for.
-Storages are mapped into memory, so that a file larger than memory can be opened.
+Such a file is a zip archive of one pickle and one entry for each storage, or, before
+PyTorch 1.6, five pickles and the storages behind them. A pickle is a program; those
+here are interpreted by a machine that knows containers, numbers, strings and tensors,
+and that refuses by name everything else a file may ask for. Storages are mapped into
+memory, so that a file larger than memory can be opened.
 """
 
+import io
 import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
@@ -65,8 +67,11 @@ _STORAGES: Mapping[str, np.dtype] = {
     "torch.UntypedStorage": np.dtype(np.uint8),
 }
 
-_LEGACY = (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", b"\x80\x02]q")
-"""How files of PyTorch before 1.6 begin."""
+_MAGIC = 0x1950A86A20F9469CFC6C
+"""The number that a file of PyTorch before 1.6 begins with, as a pickle."""
+
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How that looks."""
 
 
 def load(path: Path | str) -> Any:
@@ -77,12 +82,14 @@ def load(path: Path | str) -> Any:
     numpy, a device its name. bfloat16 and the float8 types are those of `ml_dtypes`.
 
     Raises:
-      InputError: no such file, another or an older format, damage, or a file that asks
-        for any other kind of object.
+      InputError: no such file, another format, damage, or a file that asks for any
+        other kind of object.
     """
     path = Path(path)
     with files.blaming(path, "a .pt or .pth file"), path.open("rb") as file:
         start = file.read(512)
+        if start.startswith(_LEGACY):
+            return _legacy(path, file)
         if not start.startswith(b"PK"):
             raise _wrong_format(path, start)
         with zipfile.ZipFile(file) as archive:
@@ -92,9 +99,9 @@ def load(path: Path | str) -> Any:
 def _wrong_format(path: Path, start: bytes) -> InputError:
     if not start:
         return InputError(f"{path} is empty (0 bytes); want a file of torch.save")
-    if start.startswith(_LEGACY) or start[257:262] == b"ustar":
+    if start[257:262] == b"ustar":
         return InputError(
-            f"{path} has the format of PyTorch before 1.6; resave it there with "
+            f"{path} has the format of PyTorch before 0.1.10; resave it there with "
             "torch.save(torch.load(FILE, map_location='cpu'), NEW_FILE)"
         )
     return InputError(f"{path} is no file of torch.save; want a .pt or .pth file")
@@ -107,7 +114,7 @@ class _Global(NamedTuple):
 
 
 class _Archive:
-    """The entries of one file, and the pickle that says how they belong together."""
+    """The entries of a zip file, and the pickle that says how they belong together."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self.path = path
@@ -118,7 +125,6 @@ class _Archive:
             self.entries[entry.filename.partition("/")[2]] = entry
         self.map = np.memmap(path, np.uint8, "r").view(np.ndarray)
         self.storages: dict[str, np.ndarray] = {}
-        self.swapped = self._is_swapped()
 
     def load(self) -> Any:
         if "data.pkl" not in self.entries:
@@ -130,18 +136,13 @@ class _Archive:
                 f"{self.path} is a TorchScript program, whose code is not run here; "
                 "want a state dict: torch.save(torch.jit.load(FILE).state_dict(), NEW)"
             )
-        return self._interpret(self._read("data.pkl"))
-
-    def _is_swapped(self) -> bool:
-        order = "little"
+        order = b"little"
         if "byteorder" in self.entries:
-            order = self._read("byteorder").decode()
-        return order != ("little" if np.little_endian else "big")
+            order = self.zip.read(self.entries["byteorder"])
+        machine = _Machine(self.path, self._bytes, order == b"little")
+        return machine.run(io.BytesIO(self.zip.read(self.entries["data.pkl"])))
 
-    def _read(self, name: str) -> bytes:
-        return self.zip.read(self.entries[name])
-
-    def _bytes(self, key: str) -> np.ndarray:
+    def _bytes(self, key: str, dtype: np.dtype, count: int) -> np.ndarray:
         """Returns the bytes of a storage, mapped where they are not compressed."""
         if key not in self.storages:
             entry = self.entries.get(f"data/{key}")
@@ -156,18 +157,81 @@ class _Archive:
                 self.storages[key] = self.map[start : start + entry.file_size]
         return self.storages[key]
 
+
+def _legacy(path: Path, file: IO[bytes]) -> Any:
+    """Returns the object in a file of PyTorch before 1.6.
+
+    Behind the pickle of the object come the keys of the storages and then, in their
+    order, the number of elements of each and its bytes. How many bytes an element has
+    only the object tells: its pickle is run twice, first with zeros for storages.
+    """
+    sizes: dict[str, int] = {}
+
+    def zeros(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+        # A storage that is seen as bytes, too, was saved in its own elements.
+        sizes[key] = max(dtype.itemsize, sizes.get(key, 0))
+        return _frozen(np.broadcast_to(np.uint8(0), count * dtype.itemsize).copy())
+
+    first = _Machine(path, zeros, little=True)
+    file.seek(0)
+    magic, _, about = (first.run(file) for _ in range(3))
+    if magic != _MAGIC or not isinstance(about, dict):
+        raise ValueError("the first pickles are not those of torch.save")
+    begin = file.tell()
+    first.run(file)
+    starts: dict[str, tuple[int, int]] = {}
+    keys = first.run(file)
+    position = file.tell()
+    data = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    little = about.get("little_endian", True)
+    for key in keys:
+        count = int(data[position : position + 8].view("<i8" if little else ">i8")[0])
+        size = count * sizes[key]
+        starts[key] = position + 8, position + 8 + size
+        position += 8 + size
+    if position > len(data):
+        raise ValueError("the storages end behind the file")
+
+    def mapped(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+        start, end = starts[key]
+        return data[start:end]
+
+    file.seek(begin)
+    return _Machine(path, mapped, little).run(file)
+
+
+Bytes = Callable[[str, np.dtype, int], np.ndarray]
+"""Uint8 of the storage with a key, of which some elements of a type are wanted."""
+
+
+class _Machine:
+    """Runs the pickles of a file, as far as they only build tensors and containers."""
+
+    def __init__(self, path: Path, bytes_of: Bytes, little: bool) -> None:
+        self.path = path
+        self._bytes = bytes_of
+        self.swapped = little != np.little_endian
+
     def _storage(self, reference: Any) -> np.ndarray:
         """Returns the elements of a storage; bytes where it has no type."""
-        kind, storage_type, key, _, count = reference
+        kind, *about = reference
+        if kind == "module":  # the class of an object, with its source
+            raise self._refused(about[0].name)
         if kind != "storage":
             raise ValueError(f"unknown reference {kind!r}")
+        # Before 1.6 also: None, or which part of a larger storage it is.
+        storage_type, key, _, count, *part = about
         if storage_type.name not in _STORAGES:
             raise self._refused(storage_type.name)
         dtype = _STORAGES[storage_type.name]
-        data, size = self._bytes(key), count * dtype.itemsize
-        if not 0 <= size <= len(data):
-            raise ValueError(f"storage {key} has {len(data)} bytes; want {size}")
-        return self._native(data[:size], dtype)
+        first = 0
+        if part and part[0] is not None:
+            _, first, count = part[0]
+        data = self._bytes(key, dtype, first + count)
+        begin, end = (n * dtype.itemsize for n in (first, first + count))
+        if not 0 <= begin <= end <= len(data):
+            raise ValueError(f"storage {key} has {len(data)} bytes; want {end}")
+        return self._native(data[begin:end], dtype)
 
     def _native(self, data: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """Returns bytes of the file as elements in the byte order of this machine."""
@@ -255,12 +319,12 @@ class _Archive:
     def _global(self, name: str) -> Any:
         return _DTYPES[name] if name in _DTYPES else _Global(name)
 
-    def _interpret(self, program: bytes) -> Any:
-        """Returns the object that a pickle describes."""
+    def run(self, file: IO[bytes]) -> Any:
+        """Returns the object of the pickle that begins here; reads up to its end."""
         stack: list[Any] = []
         below: list[list[Any]] = []
         memo: dict[int, Any] = {}
-        for opcode, operand, _ in pickletools.genops(program):
+        for opcode, operand, _ in pickletools.genops(file):
             name, argument = opcode.name, cast(Any, operand)
             match name:
                 case _ if name in _LITERALS:
@@ -374,7 +438,10 @@ _NAMED = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 _NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4")
 _FLOATS = ("FLOAT", "BINFLOAT")
-_TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
+_TEXTS = (
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING"),  # of Python 2
+)
 _BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
 _LITERALS = frozenset(_NUMBERS + _FLOATS + _TEXTS + _BYTES)
 """The opcodes that push their argument."""

@@ -95,21 +95,23 @@ def test_all_dtypes() -> None:
     check_equal(torch_file.load(DATA / "dtypes.pth"), expected_dtypes())
 
 
-@pytest.mark.parametrize("name", ["views", "views_protocol5"])
+@pytest.mark.parametrize("name", ["views", "views_protocol5", "legacy_views"])
 def test_views_of_every_kind(name: str) -> None:
     check_equal(torch_file.load(DATA / f"{name}.pth"), expected_views())
 
 
-def test_shared_storages_stay_shared_and_cannot_be_written() -> None:
-    views = torch_file.load(DATA / "views.pth")
+@pytest.mark.parametrize("name", ["views", "legacy_views"])
+def test_shared_storages_stay_shared_and_cannot_be_written(name: str) -> None:
+    views = torch_file.load(DATA / f"{name}.pth")
     assert np.shares_memory(views["base"], views["transposed"])
     assert np.shares_memory(views["base"], views["scalar"])
     assert not np.shares_memory(views["base"], views["parameter"])
     assert not any(array.flags.writeable for array in views.values())
 
 
-def test_plain_containers() -> None:
-    loaded = torch_file.load(DATA / "containers.pth")
+@pytest.mark.parametrize("name", ["containers", "legacy_containers"])
+def test_plain_containers(name: str) -> None:
+    loaded = torch_file.load(DATA / f"{name}.pth")
     ordered = loaded.pop("ordered")
     np.testing.assert_array_equal(ordered["a"], np.ones(1, np.float32), strict=True)
     assert ordered["b"] == [1, 2.5, "three", None]
@@ -185,7 +187,6 @@ def test_files_of_big_endian_machines(tmp_path: Path) -> None:
         ("command.pth", "'posix.system'"),
         ("sparse.pth", "'torch.serialization._get_layout'"),
         ("script.pt", "TorchScript"),
-        ("legacy.pth", "before 1.6; resave it"),
         ("missing.pth", "does not exist"),
         ("", "is a folder"),
         ("write_torch_files.py", "no file of torch.save"),
@@ -264,8 +265,9 @@ def test_missing_entries(tmp_path: Path) -> None:
         torch_file.load(path)
 
 
-def test_truncated_and_damaged_files(tmp_path: Path) -> None:
-    whole = (DATA / "views.pth").read_bytes()
+@pytest.mark.parametrize("name", ["views", "legacy_views"])
+def test_truncated_and_damaged_files(name: str, tmp_path: Path) -> None:
+    whole = (DATA / f"{name}.pth").read_bytes()
     path = tmp_path / "cut.pth"
     for length in [0, 1, 4, 30, 600, len(whole) // 2, len(whole) - 1]:
         path.write_bytes(whole[:length])
@@ -280,6 +282,23 @@ def test_truncated_and_damaged_files(tmp_path: Path) -> None:
         path.write_bytes(noisy.tobytes())
         with contextlib.suppress(InputError):
             torch_file.load(path)
+
+
+def test_files_of_before_pytorch_1_6_run_nothing_either(tmp_path: Path) -> None:
+    witness = tmp_path / "ran"
+
+    class Attack:
+        def __reduce__(self):
+            return open, (str(witness), "w")
+
+    whole = (DATA / "legacy_views.pth").read_bytes()
+    start = whole.index(b"little_endian")
+    begin = whole.index(b".", start) + 1  # behind the third pickle
+    path = tmp_path / "a.pth"
+    path.write_bytes(whole[:begin] + pickle.dumps(Attack(), 2) + whole[begin:])
+    with pytest.raises(InputError, match=r"asks for '\w*\.open'"):
+        torch_file.load(path)
+    assert not witness.exists()
 
 
 def test_what_pytorch_writes_today(tmp_path: Path) -> None:

@@ -48,11 +48,9 @@ def write_all(folder: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), folder / "module.pth")
     torch.save({"weight": Command()}, folder / "command.pth")
     torch.save({"x": torch.eye(2).to_sparse()}, folder / "sparse.pth")
-    torch.save(
-        {"x": torch.eye(2)},
-        folder / "legacy.pth",
-        _use_new_zipfile_serialization=False,
-    )
+    for name, value in {"views": views(), "containers": containers()}.items():
+        path = folder / f"legacy_{name}.pth"
+        torch.save(value, path, _use_new_zipfile_serialization=False)
 
 
 def views() -> dict[str, object]:
