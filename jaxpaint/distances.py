@@ -68,13 +68,19 @@ def kernel(features: np.ndarray, others: np.ndarray, *, paired: bool = False) ->
 
 
 def kernel_interval(
-    features: np.ndarray, others: np.ndarray, *, seed: int = 0, level: float = 0.95
+    features: np.ndarray,
+    others: np.ndarray,
+    *,
+    paired: bool = False,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Interval:
-    """Returns the interval of `kernel` of paired sets, by resampling pictures.
+    """Returns the interval of `kernel` by resampling pictures, of which both sets have
+    the same ones in the same order.
 
     A picture that is drawn twice is not compared with itself.
     """
-    grams = _grams(features, others, paired=True)
+    grams = _grams(features, others, paired)
     weights = _resamples(len(grams[0]), seed)
     return _interval(_unbiased(grams, weights, weights), level)
 

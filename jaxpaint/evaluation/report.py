@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxpaint.evaluation import descriptions, results, scores, tables
-from jaxpaint.evaluation.descriptions import Network
 from jaxpaint.evaluation.results import Evaluation
-from jaxpaint.evaluation.scores import Figure, Row
+from jaxpaint.evaluation.scores import Distance, Figure, Network, Row
 from jaxpaint.evaluation.squares import folder_of
 from jaxpaint.files import Picture, replacing, write_picture
 
@@ -20,19 +19,26 @@ class Scored(NamedTuple):
     """Results that are missing or cannot be used."""
 
 
-def score(evaluation: Evaluation, samples: int, network: Network | None) -> Scored:
+def score(
+    evaluation: Evaluation,
+    samples: int,
+    networks: Sequence[Network] = (),
+    distance: Distance | None = None,
+) -> Scored:
     """Returns the scores of all results, read from files.
 
     Args:
       evaluation: results of every row that has a folder for a kind of masks.
       samples: for each hole, for the diversity; the first one is scored.
-      network: for the distances of sets; None: without them.
+      networks: for the distances of sets.
+      distance: of pairs, called `lpips`; None: none.
     """
     names, truth = evaluation.squares.names, evaluation.squares.pixels
-    kept = evaluation.folder / "features" / (network.name if network else "")
-    of_truth = (
-        descriptions.features(network, truth, kept / "truth.npz") if network else None
-    )
+    kept = [evaluation.folder / "features" / network.name for network in networks]
+    of_truth = [
+        descriptions.features(network, truth, folder / "truth.npz")
+        for network, folder in zip(networks, kept, strict=True)
+    ]
     rows, distances, problems = [], [], []
     for label in evaluation.labels():
         for kind, holes in evaluation.holes.items():
@@ -43,7 +49,7 @@ def score(evaluation: Evaluation, samples: int, network: Network | None) -> Scor
             problems += wrong
             if not where:
                 continue
-            found = list(scores.score(pixels, truth[where], holes[where]))
+            found = list(scores.score(pixels, truth[where], holes[where], distance))
             drawn = [
                 evaluation.read_results(label, kind, n)[:2] for n in range(1, samples)
             ]
@@ -58,12 +64,14 @@ def score(evaluation: Evaluation, samples: int, network: Network | None) -> Scor
                 Row(label, kind, names[index], row)
                 for index, row in zip(where, found, strict=True)
             ]
-            if network and of_truth is not None and len(where) > 1:
+            if len(where) == 1:
+                continue  # no set
+            for network, place, known in zip(networks, kept, of_truth, strict=True):
                 of_results = descriptions.features(
-                    network, pixels, kept / label / f"{folder_of(kind)}.npz"
+                    network, pixels, place / label / f"{folder_of(kind)}.npz"
                 )
                 distances += scores.set_distances(
-                    label, kind, of_results, of_truth[where], network.name
+                    label, kind, network, of_results, known[where]
                 )
     return Scored(rows, [*scores.means(rows), *distances], problems)
 

@@ -23,6 +23,22 @@ Describe = Callable[[jax.Array], jax.Array]
 """Features `[B, D]` of pictures in [-1, 1]."""
 
 
+class Network(NamedTuple):
+    """What describes pictures for the distances of sets."""
+
+    name: str
+    kernel: str
+    """What the kernel distance of its features is called."""
+    frechet: str
+    """What their Frechet distance is called."""
+    paired: bool
+    """Whether a result is not compared with its own truth; see `distances.kernel`."""
+    checksum: str
+    """Of its file."""
+    describe: Describe
+    """Jitted."""
+
+
 class Row(NamedTuple):
     """The scores of one result."""
 
@@ -136,17 +152,17 @@ def means(rows: Iterable[Row]) -> Iterator[Figure]:
 
 
 def set_distances(
-    label: str, mask: str, found: np.ndarray, truth: np.ndarray, suffix: str
+    label: str, mask: str, network: Network, found: np.ndarray, truth: np.ndarray
 ) -> Iterator[Figure]:
-    """Yields the kernel and Frechet distances of results from the truths.
+    """Yields the distances of features of results from those of their truths.
 
-    `suffix` names the network: `lite0` gives `kd_lite0` and `fd_lite0`. Only the first
-    has an interval: resampled pictures have fewer different ones, which the second
-    takes for a distance.
+    Only the kernel distance has an interval: resampled pictures have fewer different
+    ones, which the Frechet distance takes for a distance.
     """
-    interval = distances.kernel_interval(found, truth)
-    value = distances.kernel(found, truth, paired=True)
-    yield Figure(label, mask, f"kd_{suffix}", value, interval, len(found))
+    paired = network.paired
+    interval = distances.kernel_interval(found, truth, paired=paired)
+    value = distances.kernel(found, truth, paired=paired)
+    yield Figure(label, mask, network.kernel, value, interval, len(found))
     value = distances.frechet(found, truth)
     nowhere = Interval(float("nan"), float("nan"))
-    yield Figure(label, mask, f"fd_{suffix}", value, nowhere, len(found))
+    yield Figure(label, mask, network.frechet, value, nowhere, len(found))

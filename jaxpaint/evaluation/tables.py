@@ -104,9 +104,9 @@ def _value(figure: Figure | None) -> str:
 
 
 def _number(metric: str, value: float) -> str:
-    if metric.startswith("kd_"):
+    if metric in ("kd_lite0", "kid"):
         return f"{1000 * value:.1f}"
-    if "psnr" in metric or metric.startswith("fd_"):
+    if metric in ("psnr", "hole_psnr", "fd_lite0", "fid"):
         return f"{value:.2f}"
     return f"{value:.4f}" if metric in ("l1", "hole_l1") else f"{value:.3f}"
 

@@ -11,7 +11,7 @@ TITLES = {
     "diversity": "diversity of samples, L1 in the hole",
     "kd_lite0": "kernel distance, EfficientNet-Lite0, times 1,000 (no KID)",
     "fd_lite0": "Frechet distance, EfficientNet-Lite0 (no FID)",
-    "kd_inception": "KID, times 1,000",
-    "fd_inception": "FID",
+    "kid": "KID, times 1,000",
+    "fid": "FID",
 }
 """What tables call a metric."""

