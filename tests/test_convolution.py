@@ -130,6 +130,43 @@ def test_narrow_pictures_are_rows_where_cores_would_be_idle(monkeypatch) -> None
     assert not idle(2, 64, 3)
 
 
+@pytest.mark.parametrize("case", [CASES[i] for i in (0, 4, 13)])
+@pytest.mark.parametrize("cache", [1 << 19, 1200])
+def test_kernel_gradient_in_bands_of_rows(case, cache, monkeypatch):
+    # All rows at once, and a few whose number does not divide the height.
+    changes = {"_PATCHES": 0, "_FEATURES": 0, "_CACHE": cache}
+    for name, value in changes.items():
+        monkeypatch.setattr(convolution, name, value)
+    calls, in_bands = [], convolution._kernel_gradient_by_bands
+
+    def recorded(*args):
+        calls.append(args)
+        return in_bands(*args)
+
+    monkeypatch.setattr(convolution, "_kernel_gradient_by_bands", recorded)
+    test_values_and_gradients_of_a_convolution(case)
+    if case[7] == 0:
+        test_transposed_is_the_adjoint(case)
+    assert calls
+
+
+def test_kernel_gradient_in_bands_leaves_a_sharded_batch_where_it_is(monkeypatch):
+    monkeypatch.setattr(convolution, "_FEATURES", 0)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    whole = NamedSharding(mesh, PartitionSpec())
+    x, kernel = arrays((16, 32, 32, 3, 4, 3))
+
+    def loss(kernel, x):
+        return jnp.sum(jnp.sin(convolve(x, kernel, padding=1)))
+
+    grad = jax.jit(jax.grad(loss), in_shardings=(whole, rows), out_shardings=whole)
+    text = grad.lower(kernel, x).compile().as_text()
+    assert "all-reduce" in text
+    for other in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert other not in text
+
+
 @pytest.mark.parametrize("case", [CASES[i] for i in (1, 3, 7)])
 def test_transposed_is_the_adjoint(case) -> None:
     x, kernel = arrays(case)

@@ -38,6 +38,16 @@ _WORTHWHILE = 1 << 20
 _COPYING = 1.2
 
 
+# So many bytes of pictures at once stay in a core's cache.
+_CACHE = 1 << 19
+
+# Where the gradient of a kernel is worth bands of rows: products of the numbers of
+# features, or pixels of a picture, from which on; entries of the kernel, up to which.
+_FEATURES = 512
+_PIXELS = 1 << 14
+_KERNEL = 1 << 20
+
+
 class _Window(NamedTuple):
     """How a kernel moves over a picture."""
 
@@ -203,7 +213,12 @@ def _kernel_gradient(
     def in_order(x: jax.Array, y: jax.Array) -> jax.Array:
         return _kernel_gradient_in_order(x, y, window, size)
 
-    on_cpu = by_matmul if _by_matmul(x.shape, size, window) else in_order
+    def by_bands(x: jax.Array, y: jax.Array) -> jax.Array:
+        return _kernel_gradient_by_bands(x, y, window, size)
+
+    on_cpu = by_bands if _by_bands(x.shape, y.shape, size, window) else in_order
+    if _by_matmul(x.shape, size, window):
+        on_cpu = by_matmul
     return _on_cpu(on_cpu, compiled, x, y)
 
 
@@ -310,6 +325,21 @@ def _by_matmul(shape: tuple[int, ...], size: tuple[int, int], window: _Window) -
     """
     sides = [window.side(n, k) for n, k in zip(shape[1:3], size, strict=True)]
     return window.dilation == 1 and shape[0] * math.prod(sides) <= _PATCHES
+
+
+def _by_bands(
+    shape: tuple[int, ...], out: tuple[int, ...], size: tuple[int, int], window: _Window
+) -> bool:
+    """Whether a CPU should sum the kernel's gradient up over bands of rows.
+
+    Not where the kernel itself, which every band adds to, is large; small pictures with
+    few features are not worth it. The shapes are those of input and output.
+    """
+    if window.stride != 1 or window.padding < 0:
+        return False
+    features = shape[3] * out[3]
+    many = features >= _FEATURES or out[1] * out[2] >= _PIXELS
+    return many and features * math.prod(size) <= _KERNEL
 
 
 def _leaves_cores_idle(
@@ -497,6 +527,41 @@ def _input_gradient_by_phases(
     x = jnp.stack(rows, axis=2)
     x = x.reshape(len(y), step * counts[0], step * counts[1], -1)
     return x[:, : sides[0], : sides[1]]
+
+
+def _kernel_gradient_by_bands(
+    x: jax.Array, y: jax.Array, window: _Window, size: tuple[int, int]
+) -> jax.Array:
+    """Returns the kernel's gradient for a stride of 1, a few rows of `y` at a time.
+
+    For each tap one product of what it sees and `y`, which stay in the cache. The
+    compiler's form turns all pictures around first, so that features become a batch.
+    """
+    batch, height, width, features = y.shape
+    row = 4 * batch * width * (x.shape[3] + features)
+    rows = min(max(1, _CACHE // row), height)
+    count = -(-height // rows)
+    step, pad, more = window.dilation, window.padding, count * rows - height
+    x = jnp.pad(x, ((0, 0), (pad, pad + more), (pad, pad), (0, 0)))
+    y = jnp.pad(y, ((0, 0), (0, more), (0, 0), (0, 0)))
+
+    def add(total: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
+        high = rows + step * (size[0] - 1)
+        band = lax.dynamic_slice_in_dim(x, first, high, axis=1)
+        out = lax.dynamic_slice_in_dim(y, first, rows, axis=1)
+        taps = []
+        for i in range(size[0]):
+            for j in range(size[1]):
+                top, left = i * step, j * step
+                pair = band[:, top : top + rows, left : left + width], out
+                one, two = pair if window.layout == "HWIO" else pair[::-1]
+                axes = (0, 1, 2)
+                taps.append(lax.dot_general(one, two, ((axes, axes), ((), ()))))
+        return total + jnp.stack(taps).reshape(total.shape), None
+
+    pair = x.shape[3], features
+    zeros = jnp.zeros((*size, *(pair if window.layout == "HWIO" else pair[::-1])))
+    return lax.scan(add, zeros, jnp.arange(count) * rows)[0]
 
 
 class _Layer(nn.Module):
