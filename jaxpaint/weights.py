@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxpaint import safetensors
 from jaxpaint.config import tuples
-from jaxpaint.convert import convert, is_of_diffusers, template
+from jaxpaint.convert import convert, is_published, template
 from jaxpaint.convert.coverage import Source, assemble, leaves, nest
 from jaxpaint.errors import InputError
 from jaxpaint.version import __version__
@@ -71,7 +71,7 @@ def read(path: Path | str) -> Weights:
     if path.is_dir():
         if path.parent.name == "checkpoints" and path.name.isdigit():
             return of_run(path.parent.parent, int(path.name))
-        if not is_of_diffusers(path):
+        if not is_published(path):
             return of_run(path)
     if path.suffix == ".safetensors":
         arrays, metadata = safetensors.read(path)

@@ -142,7 +142,7 @@ def test_a_folder_of_diffusers_is_read_with_its_config(
 
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"method": "repaint"}')
-    assert not convert.is_of_diffusers(tmp_path)
+    assert not convert.is_published(tmp_path)
     with pytest.raises(InputError, match="no folder of diffusers"):
         convert.convert(tmp_path)
 

@@ -1,6 +1,6 @@
 """Turn the published weights of another project into a file for `sample --checkpoint`.
 
-Reading a .pt or .pth file needs no PyTorch, and runs nothing that is in it. Every array
+Reading needs neither PyTorch nor TensorFlow, and runs nothing of a file. Every array
 of the file must have a place and every parameter must be filled.
 """
 
@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="a .pt, .pth, .ckpt or .safetensors file, or a folder of diffusers",
+        help="a .pt, .pth, .ckpt or .safetensors file, the .index file of a TensorFlow "
+        "checkpoint, or a folder of diffusers",
     )
     parser.add_argument(
         "--method",

@@ -8,7 +8,8 @@ The converter of a method is `jaxpaint/convert/<method>.py` with two pure functi
   `coverage.assemble`, which refuses whatever is left over.
 
 `arrays` is the flat state dict: containers are unwrapped and the `module.` of
-`DataParallel` is gone; `within` takes out the part under another prefix.
+`DataParallel` is gone; `within` takes out the part under another prefix. Of a
+TensorFlow checkpoint they are the variables, with the `/` in their names.
 
 For folders of diffusers, `convert` also takes the contents of `config.json` and, or
 None, `scheduler_config.json`.
@@ -23,10 +24,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxpaint import safetensors, torch_file
+from jaxpaint import safetensors, tf_checkpoint, torch_file
 from jaxpaint.errors import InputError, unknown_name
 
-_CONTAINERS = ("state_dict", "model", "netG", "generator", "params")
+_CONTAINERS = ("state_dict", "model", "netG", "generator", "params", "G")
 """Names under which files keep the state dict of the network that inference needs."""
 
 _OF_DIFFUSERS = {"UNet2DModel": "repaint"}
@@ -59,8 +60,9 @@ def convert(path: Path | str, method: str | None = None) -> Converted:
     """Returns the weights that another project published.
 
     Args:
-      path: a `.safetensors` file, a file of `torch.save` with any other suffix, or a
-        folder of diffusers: of the network, or of a pipeline that has it in `unet`.
+      path: a `.safetensors` file, a TensorFlow checkpoint as `tf_checkpoint.prefix_of`
+        takes it, a file of `torch.save` with any other suffix, or a folder of
+        diffusers: of the network, or of a pipeline that has it in `unet`.
       method: a name out of `names()`; by default the first that recognizes the file.
 
     Raises:
@@ -70,7 +72,7 @@ def convert(path: Path | str, method: str | None = None) -> Converted:
     if method is not None and method not in names():
         raise unknown_name("converter", method, names())
     try:
-        if Path(path).is_dir():
+        if Path(path).is_dir() and tf_checkpoint.prefix_of(Path(path)) is None:
             return _of_diffusers(Path(path), method)
         arrays = _read(Path(path))
         for name in [method] if method else names():
@@ -86,9 +88,10 @@ def convert(path: Path | str, method: str | None = None) -> Converted:
         raise InputError(f"{where}{error}") from None
 
 
-def is_of_diffusers(folder: Path) -> bool:
-    """Returns whether a folder holds a network or a pipeline of diffusers."""
-    return any(_class_name(path) for path in _configs(folder))
+def is_published(folder: Path) -> bool:
+    """Returns whether a folder holds what `convert` takes, and is not of a run."""
+    diffusers = any(_class_name(path) for path in _configs(folder))
+    return diffusers or tf_checkpoint.prefix_of(folder) is not None
 
 
 def _configs(folder: Path) -> list[Path]:
@@ -142,7 +145,10 @@ def _scheduler(folder: Path) -> dict[str, Any] | None:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """Returns the state dict in a file."""
+    """Returns the state dict in a file, or the variables of a checkpoint."""
+    prefix = tf_checkpoint.prefix_of(path)
+    if prefix is not None:
+        return tf_checkpoint.load(prefix)
     if path.suffix == ".safetensors":
         return state_dict(safetensors.read(path)[0])
     return state_dict(torch_file.load(path))
