@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     if not kinds:
         raise InputError("--masks is empty; want at least one kind of masks")
     squares = pictures.read(args.data, args.size, args.limit)
-    contestants = [_contestant(label, row, args.size) for label, row in rows.items()]
+    contestants = [_contestant(label, row) for label, row in rows.items()]
     networks, distance = _networks(args)
     count = len(rows) * len(kinds) * len(squares.names) * args.num_samples
     about = f"{len(squares.names)} pictures of {args.size}x{args.size}"
@@ -311,15 +311,13 @@ def _networks(
     return found, distance
 
 
-def _contestant(label: str, row: dict[str, Any], side: int) -> "Contestant":
+def _contestant(label: str, row: dict[str, Any]) -> "Contestant":
     """Returns what fills holes for a row; reads its weights.
 
     Raises:
-      InputError: no weights, or of another method, or an option or a side of pictures
-        that does not fit.
+      InputError: no weights, or of another method, or an option that does not fit.
     """
     from jaxpaint import methods, weights
-    from jaxpaint.evaluation import filling
     from jaxpaint.evaluation.results import Contestant
 
     name, params, options = row["method"], {}, {}
@@ -342,9 +340,7 @@ def _contestant(label: str, row: dict[str, Any], side: int) -> "Contestant":
             f"method '{name}' is learned and has no weights; give --checkpoint "
             f"{label}=PATH"
         )
-    contestant = Contestant(label, name, options, params)
-    filling.check(contestant, side)
-    return contestant
+    return Contestant(label, name, options, params)
 
 
 def _split(text: str) -> list[str]:

@@ -61,16 +61,6 @@ class Filler:
         return np.where(hole, filled, pixels[rows])[: len(pixels)]
 
 
-def check(contestant: Contestant, side: int) -> None:
-    """Raises InputError unless a method takes squares of a side; computes nothing."""
-    shapes = (
-        jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
-        for channels in (3, 1)
-    )
-    method = methods.make(contestant.method, **contestant.options)
-    jax.eval_shape(method.inpaint, contestant.params, *shapes, jax.random.key(0))
-
-
 def fill_all(
     evaluation: Evaluation,
     contestants: Sequence[Contestant],

@@ -105,14 +105,12 @@ def begin(
         },
     }
     asked = _joined(folder, json.loads(json.dumps(asked)))
+    drawn = {
+        f"masks/{folder_of(kind)}": pictures.holes(squares, kind, seed)
+        for kind in asked["masks"]
+    }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        truth = [("truth", squares.pixels)]
-        drawn = [
-            (f"masks/{folder_of(kind)}", pictures.holes(squares, kind, seed))
-            for kind in asked["masks"]
-        ]
-        for name, arrays in [*truth, *drawn]:
+        for name, arrays in {"truth": squares.pixels, **drawn}.items():
             (folder / name).mkdir(parents=True, exist_ok=True)
             for stem, pixels in zip(squares.names, arrays, strict=True):
                 path = folder / name / f"{stem}.png"

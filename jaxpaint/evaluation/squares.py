@@ -1,5 +1,6 @@
 """The pictures of an evaluation: squares of one size with a hole for each kind."""
 
+import ast
 import functools
 import re
 import zlib
@@ -79,14 +80,15 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def kind(text: str) -> str:
-    """Returns the name of a kind of masks as `jaxpaint.masks` knows it.
+    """Returns the name of a kind of masks as `jaxpaint.masks` knows it, always spaced
+    in the same way.
 
     Raises:
       InputError: no such kind, or options that do not fit.
     """
     name = ALIASES.get(text.strip(), text.strip())
     masks.parse(name)
-    return name
+    return ast.unparse(ast.parse(name, mode="eval"))
 
 
 def folder_of(kind: str) -> str:
