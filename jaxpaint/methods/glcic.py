@@ -112,11 +112,7 @@ def make(
     def to_network(image: jax.Array) -> jax.Array:
         return (image + 1) / 2 if sigmoid else image
 
-    def masked(image: jax.Array, mask: jax.Array) -> jax.Array:
-        """Returns the network's input of pictures in [-1, 1]."""
-        color = jnp.asarray(mean, jnp.float32)[None, None, None]
-        known = to_network(jnp.where(mask > 0.5, color, image))
-        return jnp.concatenate([known, mask], axis=-1)
+    color = to_network(jnp.asarray(mean, jnp.float32))
 
     def init(key: jax.Array, batch: Batch) -> State:
         check_batch(batch, image_size)
@@ -138,7 +134,7 @@ def make(
     ) -> tuple[jax.Array, Params]:
         """Returns what the network draws and, with `train`, new statistics."""
         variables = {"params": params, "batch_stats": stats}
-        x = masked(batch["image"], batch["mask"])
+        x = masked(to_network(batch["image"]), batch["mask"], color)
         if not train:
             return jnp.asarray(network.apply(variables, x, False)), stats
         output, new = network.apply(variables, x, True, mutable=["batch_stats"])
@@ -252,7 +248,8 @@ def make(
     ) -> jax.Array:
         del key
         height, width, channels = image.shape[1:]
-        x = masked(jnp.broadcast_to(image, (*image.shape[:3], 3)), mask)
+        image_3 = jnp.broadcast_to(image, (*image.shape[:3], 3))
+        x = masked(to_network(image_3), mask, color)
         pad = ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0))
         output = network.apply(params, jnp.pad(x, pad, mode="symmetric"), False)
         output = jnp.asarray(output)[:, :height, :width]
@@ -276,6 +273,12 @@ _NOTHING = dict.fromkeys(
     0.0,
 )
 """The metrics of a network that rests."""
+
+
+def masked(image: jax.Array, mask: jax.Array, color: jax.Array) -> jax.Array:
+    """Returns `[B, H, W, 4]`: pictures with a color `[3]` in the hole, and the mask."""
+    known = jnp.where(mask > 0.5, color[None, None, None], image)
+    return jnp.concatenate([known, mask], axis=-1)
 
 
 def squared_error(output: jax.Array, truth: jax.Array, mask: jax.Array) -> jax.Array:
