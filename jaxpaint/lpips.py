@@ -20,6 +20,9 @@ from jaxpaint.errors import InputError
 from jaxpaint.layers.convolution import convolve
 from jaxpaint.types import Params
 
+SIDE = 32
+"""Pixels that pictures have on each side, at least."""
+
 # Equation 1 compares unit vectors; as in the published code, 0 stays 0.
 _FLOOR = 1e-10
 
@@ -111,7 +114,7 @@ def distance(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
 
     Equation 1: maps are made unit vectors at each pixel; their squared differences,
     weighted by channel, are averaged over pixels and added over the five maps. Pictures
-    have at least 32 pixels a side.
+    have at least `SIDE` pixels a side.
     """
     network = _TRUNKS[params["kernel0"].shape[0]]
     maps = _maps(network, params, jnp.concatenate([x, y]))

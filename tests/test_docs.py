@@ -66,6 +66,12 @@ SMALL = [
 ]
 """What makes a run of partial_conv_photos64 small."""
 
+MEASURED = [
+    *("--methods", "harmonic,patchmatch=mean_color", "--masks", "half"),
+    *("--size", "24", "--limit", "2"),
+]
+"""What makes an evaluation small; a quick method stands in."""
+
 
 def furnish(folder: Path) -> None:
     """Makes the files that the pages speak of."""
@@ -123,4 +129,6 @@ def test_commands_run(page, shown, tmp_path, monkeypatch):
         elif arguments[0] in ("sample", "export"):
             # Commands of a page may write the same file.
             arguments.append("--overwrite")
+        elif "--methods" in arguments:
+            arguments += MEASURED
         assert run(arguments) == 0, " ".join(arguments)

@@ -397,6 +397,7 @@ LOW = [*GOOD, "--methods", "iterated_denoising", "--option"]
         ([*GOOD, "--predictions", "other=nowhere"], "nowhere is no folder"),
         ([*GOOD, "--predictions", "mean_color=DATA"], "a method and predictions"),
         ([*GOOD, "--features", "nowhere.npz"], "nowhere.npz does not exist"),
+        ([*GOOD, "--lpips-trunk", "a.pth"], "LPIPS wants at least 32"),
         ([*GOOD, "--pairs", "mean_color"], "want two rows, A,B"),
     ],
 )

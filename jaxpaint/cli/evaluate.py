@@ -306,6 +306,11 @@ def _networks(
     if args.inception:
         found.append(descriptions.inception(args.inception))
     if args.lpips_trunk:
+        if args.size < lpips.SIDE:
+            raise InputError(
+                f"--size is {args.size}; LPIPS wants at least {lpips.SIDE}: drop "
+                "--lpips-trunk"
+            )
         params = lpips.read(args.lpips_trunk, args.lpips_linear)
         distance = functools.partial(lpips.distance, params)
     return found, distance
