@@ -5,6 +5,7 @@ what a distance is called: FID and KID are those of Inception-V3 as published, a
 nothing else.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -148,6 +149,7 @@ def _unbiased(
     return mean(within, wx, wx) + mean(other, wy, wy) - 2 * mean(between, wx, wy)
 
 
+@functools.lru_cache(maxsize=1)
 def _resamples(count: int, seed: int) -> np.ndarray:
     """Returns how often each of `count` items is drawn: `[RESAMPLES, count]`."""
     rng = np.random.default_rng(seed)

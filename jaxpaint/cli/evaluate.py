@@ -205,7 +205,7 @@ def run(args: argparse.Namespace) -> int:
         )
         progress.note("scoring...")
         start = time.perf_counter()
-        scored = report.score(evaluation, args.num_samples, networks, distance)
+        scored = report.score(evaluation, networks, distance)
         progress.note(f"scored in {time.perf_counter() - start:.1f} s")
     texts = report.write(evaluation, scored, chosen)
     print(texts["table.md"])
@@ -259,8 +259,7 @@ def _rows(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if label in rows:
             raise InputError(f"--methods has '{label}' twice; want label=name for one")
         rows[label] = {"method": name, "checkpoint": bundled(name), "options": []}
-    for text in args.checkpoint:
-        label, path = _pair("--checkpoint", text)
+    for label, path in _pairs("--checkpoint", args.checkpoint).items():
         rows.setdefault(label, {"method": None, "options": []})["checkpoint"] = path
     for text in args.option:
         label, dot, setting = text.partition(".")
@@ -276,7 +275,7 @@ def _predictions(
     args: argparse.Namespace, rows: dict[str, dict[str, Any]]
 ) -> dict[str, str]:
     """Returns the folders of other programs' results, by label; checks all labels."""
-    found = dict(_pair("--predictions", text) for text in args.predictions)
+    found = _pairs("--predictions", args.predictions)
     for label, folder in found.items():
         if not Path(folder).is_dir():
             raise InputError(f"--predictions {label}: {folder} is no folder")
@@ -360,8 +359,14 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _pair(flag: str, text: str) -> tuple[str, str]:
-    label, equals, value = text.partition("=")
-    if not equals or not value:
-        raise InputError(f"{flag} is '{text}'; want LABEL=PATH")
-    return label, value
+def _pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+    """Returns paths by label out of a flag that may be repeated."""
+    found = {}
+    for text in texts:
+        label, equals, value = text.partition("=")
+        if not equals or not value:
+            raise InputError(f"{flag} is '{text}'; want LABEL=PATH")
+        if label in found:
+            raise InputError(f"{flag} has '{label}' twice; want a label for each")
+        found[label] = value
+    return found

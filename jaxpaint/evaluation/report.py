@@ -21,15 +21,14 @@ class Scored(NamedTuple):
 
 def score(
     evaluation: Evaluation,
-    samples: int,
     networks: Sequence[Network] = (),
     distance: Distance | None = None,
 ) -> Scored:
     """Returns the scores of all results, read from files.
 
     Args:
-      evaluation: results of every row that has a folder for a kind of masks.
-      samples: for each hole, for the diversity; the first one is scored.
+      evaluation: of every row the results that it has, the first for each hole;
+        further samples count for the diversity.
       networks: for the distances of sets.
       distance: of pairs, called `lpips`; None: none.
     """
@@ -50,14 +49,14 @@ def score(
             if not where:
                 continue
             found = list(scores.score(pixels, truth[where], holes[where], distance))
-            drawn = [
-                evaluation.read_results(label, kind, n)[:2] for n in range(1, samples)
+            further = [
+                evaluation.read_results(label, kind, number)[:2]
+                for number in evaluation.further_samples(label, kind)
             ]
-            # Rows of before, and of other programs, may have one sample only.
-            if drawn and all(others == where for others, _ in drawn):
-                spread = scores.diversity(
-                    [pixels, *(more for _, more in drawn)], holes[where]
-                )
+            # Samples that an interruption left incomplete do not count yet.
+            whole = [more for which, more in further if which == where]
+            if whole:
+                spread = scores.diversity([pixels, *whole], holes[where])
                 for row, value in zip(found, spread, strict=True):
                     row["diversity"] = value
             rows += [

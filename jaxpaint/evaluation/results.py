@@ -53,6 +53,12 @@ class Evaluation(NamedTuple):
         folder = root / folder_of(kind)
         return folder / f"sample_{sample:02}" if sample else folder
 
+    def further_samples(self, label: str, kind: str) -> list[int]:
+        """Returns the numbers of the samples that a row has beside the first one."""
+        found = self.results_of(label, kind).glob("sample_*")
+        numbers = (path.name.removeprefix("sample_") for path in found)
+        return sorted(int(number) for number in numbers if number.isdigit())
+
     def read_results(
         self, label: str, kind: str, sample: int = 0
     ) -> tuple[list[int], np.ndarray, list[str]]:
