@@ -6,8 +6,9 @@ Hardware: 2 CPU cores, 4 GB of memory.
 Time:     not measured yet.
 Score:    not measured yet.
 
-A network of half the published width. The critics come every second step and count
-little: at 64 pixels the question is whether it beats the harmonic fill on boxes.
+A network of half the published width. The critics take every second step, so that the
+generator learns in 4000, and count little: at 64 pixels the question is whether it
+beats the harmonic fill on boxes.
 """
 
 from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
@@ -25,6 +26,8 @@ def config() -> Config:
             "critic_width": 16,
             "critic_steps": 1,
             "adversarial_weight": 0.0003,
+            # Learning to copy known pixels takes from what the hole could have.
+            "known_weight": 0.1,
         },
         data=Data(
             image_size=64,
@@ -34,15 +37,16 @@ def config() -> Config:
             batch_size=16,
         ),
         optim=Optim(
+            # Ten times the published rate; three times as much learns less.
             lr=1e-3,
-            warmup_steps=100,
+            warmup_steps=200,
             decay_steps=steps,
             final_lr=0.01,
             b1=0.5,
             b2=0.9,
             ema_decay=0.999,
         ),
-        eval=Eval(every=500, images=62, masks=("deepfill_box",)),
+        eval=Eval(every=500, images=62, batch_size=31, masks=("deepfill_box",)),
         checkpoint=Checkpoint(every=500, best="eval/deepfill_box/hole_l1"),
         log=Log(samples_every=1000),
     )

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxpaint import images, losses, methods, torch_file
-from jaxpaint.config import Optim
+from jaxpaint import images, losses, masks, methods, optimization, torch_file
+from jaxpaint.config import Compute, Optim
+from jaxpaint.errors import InputError
 from jaxpaint.flow_picture import flow_picture
 from jaxpaint.layers import nearest
 from jaxpaint.layers.contextual_attention import contextual_attention
@@ -279,3 +280,259 @@ def test_inference_of_the_official_code(fixtures):
         # The official script truncates, where we round.
         got = images.to_uint8(np.asarray(result[0])).astype(int)
         assert np.abs(got - arrays["output_rgb_u8"].astype(int)).max() <= 1
+
+
+# --- Properties.
+
+SIZE = 16
+CYCLE = 3
+
+
+def make(**options):
+    small = {"image_size": SIZE, "width": 4, "critic_width": 2, "critic_steps": 2}
+    optim = options.pop("optim", Optim(lr=1e-3, b1=0.5, b2=0.9, ema_decay=0.9))
+    return methods.make("deepfill_v1", **small | options, optim=optim)
+
+
+def batch(size=4):
+    """Smooth pictures with a hole each."""
+    keys = jax.random.split(KEY, size + 1)
+    coarse = jax.random.uniform(keys[0], (size, 4, 4, 3), minval=-0.8, maxval=0.8)
+    image = jax.image.resize(coarse, (size, SIZE, SIZE, 3), "linear")
+    box = functools.partial(masks.make("deepfill_box"), (SIZE, SIZE))
+    return {"image": image, "mask": jax.vmap(box)(keys[1:])}
+
+
+@functools.cache
+def compiled():
+    """Returns a first state and the compiled step of a method with critics."""
+    method = make()
+    return jax.jit(method.init)(KEY, batch()), jax.jit(method.train_step)
+
+
+def differ(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return any(np.any(np.asarray(x) != np.asarray(y)) for x, y in pairs)
+
+
+def close(a, b, **tolerance):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(
+            np.asarray(x), np.asarray(y), **tolerance
+        ),
+        a,
+        b,
+    )
+
+
+def test_critics_learn_twice_before_each_turn_of_the_generator():
+    state, step = compiled()
+    for number in range(2 * CYCLE):
+        # As a run that is resumed from here does it: nothing counts but the state.
+        resumed = jax.tree.map(np.asarray, state)
+        after, metrics = step(resumed, batch(), jax.random.fold_in(KEY, number))
+        of_generator = number % CYCLE == CYCLE - 1
+        assert after.step == number + 1
+        assert differ(after.critics, state.critics) != of_generator
+        for name in ("generator", "average"):
+            assert differ(getattr(after, name), getattr(state, name)) == of_generator
+        # What is measured stays until the next turn.
+        for name in (
+            "loss/gen",
+            "loss/hole",
+            "loss/known",
+            "loss/adv",
+            "grad_norm/gen",
+        ):
+            assert (metrics[name] != state.metrics[name]) == of_generator, name
+        for name in ("loss/critics", "loss/distance", "loss/penalty"):
+            assert (metrics[name] != state.metrics[name]) != of_generator, name
+        assert metrics == after.metrics
+        state = after
+
+
+def test_schedules_of_both_networks_end_with_the_run():
+    lr = {}
+    for share in (1 / 6, 5 / 6):
+        optim = deepfill_v1._in_updates(
+            Optim(lr=1.0, warmup_steps=60, decay_steps=600, final_lr=0.1), share
+        )
+        schedule = optimization.schedule(optim)
+        lr[share] = [schedule(share * step) for step in (0, 30, 60, 330, 600, 700)]
+    np.testing.assert_allclose(lr[1 / 6], lr[5 / 6], atol=1e-6)
+    np.testing.assert_allclose(lr[1 / 6], [0, 0.5, 1, 0.55, 0.1, 0.1], atol=1e-6)
+
+
+def test_the_box_is_the_hole_before_it_was_shrunk():
+    size, box = 64, 32
+    make_box = functools.partial(masks.make("deepfill_box"), (size, size))
+    mask = jax.vmap(make_box)(jax.random.split(KEY, 64))
+    corner = np.asarray(deepfill_v1.corners(mask, box))
+    assert corner.min() >= 0
+    assert corner.max() <= size - box
+    inside = np.asarray(deepfill_v1.crop(mask, jnp.asarray(corner), box))
+    np.testing.assert_array_equal(inside.sum((1, 2, 3)), mask.sum((1, 2, 3)))
+    # As much is known on one side as on the other.
+    np.testing.assert_array_equal(inside, inside[:, ::-1, ::-1])
+    # A hole at the border, no hole and nothing but hole.
+    edge = jnp.zeros((3, size, size, 1)).at[0, -5:, :3].set(1).at[2].set(1)
+    corner = deepfill_v1.corners(edge, box)
+    np.testing.assert_array_equal(corner, [[32, 0], [16, 16], [16, 16]])
+
+
+def test_the_penalty_counts_slopes_in_the_hole_only():
+    data = batch(3)
+    slope = jax.random.normal(KEY, (1, SIZE, SIZE, 3))
+    real, fake = data["image"], -data["image"]
+    for scale in (0.5, 1.0, 2.0):
+        distance, penalty = deepfill_v1.wasserstein(
+            lambda x, scale=scale: scale * jnp.sum(slope * x, axis=(1, 2, 3)),
+            real,
+            fake,
+            data["mask"],
+            jnp.full((3, 1, 1, 1), 0.3),
+        )
+        norms = np.sqrt(np.sum(np.square(slope * data["mask"]), axis=(1, 2, 3)))
+        np.testing.assert_allclose(
+            penalty, np.mean((scale * norms - 1) ** 2), rtol=1e-5
+        )
+        gap = 2 * scale * np.mean(np.sum(slope * real, axis=(1, 2, 3)))
+        np.testing.assert_allclose(distance, gap, rtol=1e-4)
+
+
+def test_the_penalty_has_a_gradient_where_the_slope_is_zero():
+    image = batch(2)["image"]
+
+    def penalty(weight, hole):
+        score = lambda x: weight * jnp.sum(x, axis=(1, 2, 3))  # noqa: E731
+        alpha = jnp.zeros((2, 1, 1, 1))
+        return deepfill_v1.wasserstein(score, image, image, hole, alpha)[1]
+
+    for hole in (jnp.ones_like(image[..., :1]), jnp.zeros_like(image[..., :1])):
+        value, grad = jax.value_and_grad(penalty)(0.0, hole)
+        np.testing.assert_allclose([value, grad], [1, 0], atol=1e-4)
+
+
+def test_the_discount_falls_from_the_border_inwards():
+    weights = losses.spatial_discount(10, 6, 0.5)
+    assert weights.shape == (1, 10, 6, 1)
+    weights = weights[0, :, :, 0]
+    assert (weights[0] == 1).all()
+    assert (weights[:, 0] == 1).all()
+    # The last row and column count as one pixel away, as in the official code.
+    assert (weights[-1, 1:] == 0.5).all()
+    np.testing.assert_allclose(weights[5, 2:4], [0.25, 0.125])
+    assert (losses.spatial_discount(5, 5, 1.0) == 1).all()
+
+
+def test_errors_of_known_pixels_are_means_of_each_picture():
+    data = batch(3)
+    error = jnp.asarray([0.1, 0.2, 0.4])[:, None, None, None]
+    picture = data["image"] + error * (1 - data["mask"])
+    _, known = deepfill_v1.reconstruction(picture, data["image"], data["mask"], 0.9)
+    np.testing.assert_allclose(known, np.mean(error), rtol=1e-4)
+
+
+@pytest.mark.parametrize("pretrain", [False, True], ids=["whole", "coarse"])
+def test_training_lowers_the_error_on_a_few_pictures(pretrain):
+    options = {"pretrain_coarse": True} if pretrain else {"adversarial_weight": 0.0}
+    steps = 3 if pretrain else 40
+    optim = Optim(lr=5e-3, decay_steps=steps, ema_decay=0.5)
+    method = make(**options, optim=optim)
+    data = batch()
+    init = jax.jit(method.init)
+    first = state = init(KEY, data)
+    assert jax.tree.leaves(state.critics) == []
+    step = jax.jit(method.train_step)
+    values = []
+    for _ in range(steps):
+        state, metrics = step(state, data, KEY)
+        values.append(float(metrics["loss/hole"]))
+    assert values[-1] < (1.0 if pretrain else 0.6) * values[0]
+    # The refinement rests while the coarse network learns alone.
+    before, after = (x.generator.params["allconv17"] for x in (first, state))
+    assert differ(before, after) != pretrain
+    params = method.eval_params(state)
+    fresh = method.load_params(first, params)
+    inpaint = jax.jit(method.inpaint)
+    before, after, loaded = (
+        inpaint(params, data["image"], data["mask"], KEY)
+        for params in (first.average, params, method.eval_params(fresh))
+    )
+    error = [float(jnp.sum(jnp.abs(x - data["image"]))) for x in (before, after)]
+    assert error[1] < (1.0 if pretrain else 0.7) * error[0]
+    np.testing.assert_array_equal(after, loaded)
+
+
+def test_cheaper_steps_are_the_same_step():
+    state, step = compiled()
+    state = state._replace(step=jnp.int32(CYCLE - 1))
+    optim = Optim(lr=1e-3, b1=0.5, b2=0.9, ema_decay=0.9, microbatches=2)
+    cheaper = jax.jit(make(optim=optim, compute=Compute(remat=True)).train_step)
+    after, metrics = cheaper(state, batch(), KEY)
+    wanted = step(state, batch(), KEY)[1]
+    close(metrics, wanted, rtol=1e-3, atol=1e-5)
+    # bfloat16 runs, and leaves parameters and metrics in float32.
+    coarser = jax.eval_shape(
+        make(compute=Compute(dtype="bfloat16")).train_step, state, batch(), KEY
+    )
+    for x in jax.tree.leaves((after.generator, metrics, coarser)):
+        assert x.dtype in (jnp.float32, jnp.int32)
+
+
+def test_sides_that_do_not_fit_are_mirrored_and_colors_turned():
+    method = make()
+    params = jax.jit(method.eval_params)(compiled()[0])
+    image = jax.random.uniform(KEY, (1, 13, 22, 3), minval=-1)
+    mask = jnp.zeros((1, 13, 22, 1)).at[0, 3:9, 4:20].set(1)
+    result = jax.jit(method.inpaint)(params, image, mask, KEY)
+    assert result.shape == image.shape
+    pads = [(0, 0), (0, 3), (0, 2), (0, 0)]
+    wide = [np.pad(np.asarray(x), pads, mode="reflect") for x in (image, mask)]
+    _, refined = jax.jit(Generator(4).apply)(params, *map(jnp.asarray, wide))
+    wanted = jnp.where(mask > 0, refined[:, :13, :22], image)
+    np.testing.assert_allclose(result, wanted, atol=1e-5)
+    turned = jax.jit(make(channel_order="bgr").inpaint)(
+        params, image[..., ::-1], mask, KEY
+    )
+    np.testing.assert_allclose(turned[..., ::-1], wanted, atol=1e-5)
+
+
+def test_networks_have_as_many_parameters_as_the_released_ones():
+    method = methods.make("deepfill_v1")
+    init = functools.partial(method.init, batch=methods.example(256))
+    state = jax.eval_shape(init, KEY)
+    counts = [
+        sum(leaf.size for leaf in jax.tree.leaves(network.params))
+        for network in (state.generator, state.critics)
+    ]
+    assert counts == [3_601_542, 7_072_770]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image_size": 20},
+        {"image_size": 8},
+        {"width": 1},
+        {"critic_width": 0},
+        {"critic_steps": -1},
+        {"discount": 0.0},
+        {"channel_order": "grb"},
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options):
+    with pytest.raises(InputError) as error:
+        make(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_batches_that_do_not_fit_are_refused():
+    data = batch()
+    method = make()
+    for bad in (
+        data | {"mask": data["mask"][:, :8]},
+        {k: x[:, :8] for k, x in data.items()},
+    ):
+        with pytest.raises(InputError, match="want"):
+            method.init(KEY, bad)
