@@ -13,6 +13,7 @@ from jaxpaint.distances import Interval
 from jaxpaint.images import to_float
 
 BATCH = 16
+"""Pictures that are scored or described at once, at most."""
 
 HIGHER_IS_BETTER = ("psnr", "ssim", "hole_psnr", "hole_ssim", "diversity")
 
@@ -133,9 +134,13 @@ def features(describe: Describe, pictures: np.ndarray) -> np.ndarray:
 
 
 def _parts(count: int) -> Iterator[np.ndarray]:
-    """Yields indices of batches of one size; the last one is repeated to fill up."""
-    for first in range(0, count, BATCH):
-        yield np.minimum(np.arange(first, first + BATCH), count - 1)
+    """Yields indices of batches of one size; the last one is repeated to fill up.
+
+    The size is a power of two, so that few are compiled for.
+    """
+    size = min(BATCH, 1 << (count - 1).bit_length())
+    for first in range(0, count, size):
+        yield np.minimum(np.arange(first, first + size), count - 1)
 
 
 def means(rows: Iterable[Row]) -> Iterator[Figure]:
