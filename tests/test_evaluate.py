@@ -399,6 +399,8 @@ LOW = [*GOOD, "--methods", "iterated_denoising", "--option"]
         ([*GOOD, "--predictions", "mean_color=DATA"], "a method and predictions"),
         ([*GOOD, "--features", "nowhere.npz"], "nowhere.npz does not exist"),
         ([*GOOD, "--lpips-trunk", "a.pth"], "LPIPS wants at least 32"),
+        (["--output", "DATA/deeper/eval", *GOOD[:2], *GOOD[4:]], "lies in --data"),
+        ([*GOOD, "--pairs", "mean_color,mean_color"], "want two rows, A,B"),
         ([*GOOD, "--pairs", "mean_color"], "want two rows, A,B"),
     ],
 )
@@ -613,9 +615,13 @@ def test_votes_that_do_not_belong_are_refused(tmp_path, ballots, why):
         pairs.count(tmp_path, [path])
 
 
-def test_a_study_wants_rows_that_are_there(begun, tmp_path, refused):
+def test_a_study_wants_rows_that_are_there(begun, photos, tmp_path, refused):
     error = refused("--output", begun, "--pairs", "harmonic,nett")
     assert "unknown row in --pairs 'nett'; did you mean 'net'?" in error
+    given = ["--data", photos, "--output", begun, "--size", SIZE, "--masks", "half"]
+    error = refused(*given, "--methods", "color=mean_color", "--pairs", "color,nett")
+    assert "unknown row in --pairs 'nett'; did you mean 'net'?" in error
+    assert not (begun / "results" / "color").exists()
     error = refused("--output", tmp_path / "none", "--pairs", "harmonic,net")
     assert "holds no evaluation" in error
     error = refused("--output", begun, "--votes", tmp_path / "none.json")

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         if metric not in TITLES:
             raise unknown_name("metric", metric, TITLES)
     pair = _split(args.pairs or "")
-    if args.pairs and len(pair) != 2:
+    if args.pairs and (len(pair) != 2 or pair[0] == pair[1]):
         raise InputError(f"--pairs is '{args.pairs}'; want two rows, A,B")
     rows = _rows(args)
     predictions = _predictions(args, rows)
@@ -144,6 +144,11 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.data is None:
         raise InputError("--data is missing; want a folder of pictures")
+    if args.output.resolve().is_relative_to(args.data.resolve()):
+        raise InputError(
+            f"--output {args.output} lies in --data {args.data}, whose pictures are "
+            "searched at any depth; want it elsewhere"
+        )
     for flag, value, least in [
         ("--size", args.size, 8),
         ("--limit", args.limit, 0),
@@ -173,12 +178,14 @@ def run(args: argparse.Namespace) -> int:
 
     import jax
 
-    from jaxpaint.evaluation import filling, report, results
+    from jaxpaint.evaluation import filling, pairs, report, results
 
     keep_compiled()
     evaluation = results.begin(
         args.output, squares, kinds, args.seed, contestants, predictions
     )
+    if pair:
+        pairs.check(evaluation, pair)
     # Masks of before are filled as well.
     count = count // len(kinds) * len(evaluation.holes)
     with Progress(count, args.quiet) as progress:

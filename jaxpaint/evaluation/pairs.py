@@ -41,15 +41,20 @@ class Share(NamedTuple):
     """Of the share of the first method, 95 %."""
 
 
+def check(evaluation: Evaluation, methods: Sequence[str]) -> None:
+    """Raises InputError for a name that is no row of an evaluation."""
+    for label in methods:
+        if label not in evaluation.labels():
+            raise unknown_name("row in --pairs", label, evaluation.labels())
+
+
 def of(evaluation: Evaluation, methods: tuple[str, str]) -> list[Pair]:
     """Returns the pairs of results that both rows of an evaluation have.
 
     Raises:
       InputError: no such row, or no such pair.
     """
-    for label in methods:
-        if label not in evaluation.labels():
-            raise unknown_name("row in --pairs", label, evaluation.labels())
+    check(evaluation, methods)
     found = []
     for kind, holes in evaluation.holes.items():
         sides = [
