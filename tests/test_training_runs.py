@@ -74,7 +74,8 @@ def finish(process, code=0):
 
 def steps_written(workdir):
     path = workdir / "metrics.jsonl"
-    return path.read_text().count('"loss/total"') if path.exists() else 0
+    lines = path.read_text().splitlines() if path.exists() else []
+    return sum('"grad_norm' in line for line in lines)
 
 
 def wait_for_step(process, workdir, step):
@@ -119,6 +120,55 @@ def test_five_kills_lose_nothing(config_file, undisturbed, tmp_path):
         json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()
     ]
     assert [x["step"] for x in lines if "loss/total" in x] == list(range(1, 121))
+
+
+PHASES = """
+from jaxpaint.config import *
+
+
+def config():
+    return Config(
+        method="glcic",
+        steps=120,
+        options=dict(
+            image_size=16, width=4, dilations=(2,), discriminator_width=4,
+            discriminator_features=8, completion_steps=40, discriminator_steps=40,
+        ),
+        data=Data(
+            train="synthetic:30", image_size=16, batch_size=4, masks=("glcic_box",),
+            workers=1,
+        ),
+        optim=Optim(lr=1.0, ema_decay=0.99),
+        log=Log(every=1, samples_every=0),
+        checkpoint=Checkpoint(every=5),
+    )
+"""
+
+
+def test_a_kill_in_each_phase_loses_nothing(tmp_path):
+    config_file = tmp_path / "phases.py"
+    config_file.write_text(PHASES)
+    finish(start(config_file, tmp_path / "whole"))
+    workdir = tmp_path / "run"
+    for step in (6, 46, 86):
+        process = start(config_file, workdir)
+        wait_for_step(process, workdir, step)
+        process.kill()
+        process.wait()
+    assert "going on after step" in finish(start(config_file, workdir))
+    whole, killed = (state(tmp_path / name, 120) for name in ("whole", "run"))
+    assert_equal(whole, killed)
+    assert whole.inner.step == 120
+    lines = [
+        json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()
+    ]
+    trained = [
+        tuple(line[f"grad_norm/{name}"] > 0 for name in ("gen", "disc"))
+        for line in lines
+        if "grad_norm/gen" in line
+    ]
+    phases = [(True, False), (False, True), (True, True)]
+    assert trained == [phase for phase in phases for _ in range(40)]
 
 
 def test_sigterm_saves_and_exits_with_0(config_file, undisturbed, tmp_path):
