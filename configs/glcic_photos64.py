@@ -17,7 +17,7 @@ from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
 
 def config() -> Config:
     """Returns the run."""
-    steps = 2000
+    steps = 1200
     return Config(
         method="glcic",
         steps=steps,
@@ -28,8 +28,8 @@ def config() -> Config:
             "dilations": (2, 4, 8),
             "discriminator_width": 16,
             "discriminator_features": 128,
-            "completion_steps": 1500,
-            "discriminator_steps": 150,
+            "completion_steps": 850,
+            "discriminator_steps": 100,
             # Of the photographs, in [-1, 1].
             "mean": (-0.057, -0.043, -0.104),
             "adadelta": False,
@@ -44,7 +44,7 @@ def config() -> Config:
         optim=Optim(
             lr=5e-3, warmup_steps=50, decay_steps=steps, final_lr=0.02, ema_decay=0.99
         ),
-        eval=Eval(every=250, images=62, batch_size=31, masks=("glcic_box",)),
-        checkpoint=Checkpoint(every=250, best="eval/glcic_box/hole_l1"),
+        eval=Eval(every=150, images=62, batch_size=31, masks=("glcic_box",)),
+        checkpoint=Checkpoint(every=150, best="eval/glcic_box/hole_l1"),
         log=Log(every=25, samples_every=500),
     )
