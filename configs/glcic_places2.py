@@ -1,8 +1,9 @@
 """GLCIC on Places2 at 256 pixels: the paper's settings.
 
 Command:  python train.py configs/glcic_places2.py --workdir runs/glcic
-Hardware: one GPU or TPU with 40 GB; with less, optim.microbatches=2 or more, whose parts
-          have batch statistics of their own, or several devices, which share theirs.
+Hardware: one GPU or TPU with 40 GB; with less, optim.microbatches=2 or more, whose
+          parts have batch statistics of their own, or several devices, which share
+          theirs.
 Time:     not measured; the authors report two months on four K80.
 Score:    the authors': none in numbers. Reported for mmagic's variant of it (Adam, mean
           absolute error), Places365, boxes: PSNR 23.15, SSIM 0.862.
