@@ -67,7 +67,7 @@ def start(config_file, workdir, *words, **options):
 
 
 def finish(process, code=0):
-    told = process.communicate(timeout=300)[0]
+    told = process.communicate(timeout=600)[0]
     assert process.returncode == code, told
     return told
 
@@ -129,10 +129,10 @@ from jaxpaint.config import *
 def config():
     return Config(
         method="glcic",
-        steps=120,
+        steps=60,
         options=dict(
             image_size=16, width=4, dilations=(2,), discriminator_width=4,
-            discriminator_features=8, completion_steps=40, discriminator_steps=40,
+            discriminator_features=8, completion_steps=20, discriminator_steps=20,
         ),
         data=Data(
             train="synthetic:30", image_size=16, batch_size=4, masks=("glcic_box",),
@@ -145,20 +145,22 @@ def config():
 """
 
 
-def test_a_kill_in_each_phase_loses_nothing(tmp_path):
+def test_a_kill_in_each_phase_loses_nothing(tmp_path, monkeypatch):
+    # Three programs in one, which take a minute to compile well.
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     config_file = tmp_path / "phases.py"
     config_file.write_text(PHASES)
     finish(start(config_file, tmp_path / "whole"))
     workdir = tmp_path / "run"
-    for step in (6, 46, 86):
+    for step in (3, 23, 43):
         process = start(config_file, workdir)
         wait_for_step(process, workdir, step)
         process.kill()
         process.wait()
     assert "going on after step" in finish(start(config_file, workdir))
-    whole, killed = (state(tmp_path / name, 120) for name in ("whole", "run"))
+    whole, killed = (state(tmp_path / name, 60) for name in ("whole", "run"))
     assert_equal(whole, killed)
-    assert whole.inner.step == 120
+    assert whole.inner.step == 60
     lines = [
         json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()
     ]
@@ -168,7 +170,7 @@ def test_a_kill_in_each_phase_loses_nothing(tmp_path):
         if "grad_norm/gen" in line
     ]
     phases = [(True, False), (False, True), (True, True)]
-    assert trained == [phase for phase in phases for _ in range(40)]
+    assert trained == [phase for phase in phases for _ in range(20)]
 
 
 def test_sigterm_saves_and_exits_with_0(config_file, undisturbed, tmp_path):
