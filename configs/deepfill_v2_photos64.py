@@ -39,7 +39,8 @@ def config() -> Config:
             batch_size=16,
         ),
         optim=Optim(
-            lr=2e-3,
+            # With 4e-3 the discriminator gave in at once and the errors stayed.
+            lr=1e-3,
             b1=0.5,
             warmup_steps=100,
             decay_steps=steps,

@@ -17,26 +17,32 @@ _SUSPICIOUS_SHARE = 0.75
 @functools.lru_cache(maxsize=32)
 def _prepared(name: str, options: tuple[tuple[str, object], ...]) -> tuple:
     """Returns the method, and a function that fills a window and tells how far it is:
-    `(params, image, mask, key, place, tell) -> image`."""
+    `(params, pictures, key, place, tell) -> image`; pictures are image and mask, and
+    sketch where there is one."""
     method = methods.make(name, **dict(options))
 
     def at_place(run: Callable) -> Callable:
-        def placed(params: Params, image, mask, key: jax.Array, place):
+        def placed(params: Params, pictures, key: jax.Array, place):
             for number in place:
                 key = jax.random.fold_in(key, number)
-            return run(params, image, mask, key)
+            return run(params, *pictures, key)
 
         return jax.jit(placed)
 
     stages = method.stages
     if stages is None:
-        run = at_place(method.inpaint)
-        return method, lambda *args: run(*args[:-1])
+        guided = method.guided
+        runs = {2: at_place(method.inpaint)} | ({3: at_place(guided)} if guided else {})
+
+        def run(params: Params, pictures, key, place, tell: Callable) -> jax.Array:
+            return runs[len(pictures)](params, pictures, key, place)
+
+        return method, run
     begin, advance = at_place(stages.begin), jax.jit(stages.advance)
     finish, broken = jax.jit(stages.finish), jax.jit(stages.broken)
 
-    def fill(params: Params, image, mask, key, place, tell: Callable) -> jax.Array:
-        carry = begin(params, image, mask, key, place)
+    def fill(params: Params, pictures, key, place, tell: Callable) -> jax.Array:
+        carry = begin(params, pictures, key, place)
         for number, part in enumerate(stages.parts, start=1):
             carry = advance(params, carry, part)
             step = int(broken(carry))
@@ -59,6 +65,7 @@ def inpaint(
     *,
     options: Mapping[str, object] | None = None,
     params: Params = None,
+    sketch: np.ndarray | None = None,
     progress: Callable[[float, int], None] | None = None,
 ) -> np.ndarray:
     """Returns the image with its hole filled; known pixels come back unchanged.
@@ -76,6 +83,8 @@ def inpaint(
       options: of the method, by name.
       params: of a learned method, as `jaxpaint.load` returns them with its options;
         classical methods have none.
+      sketch: lines that lead a guided method; `[H, W]`, `[H, W, 1]` or `[B, H, W, 1]`,
+        bool, uint8 (white on black) or float (0 to 1). They count inside the hole.
       progress: called with (windows done, windows in all); the first is a fraction
         while a method that tells how far it is works on a window.
 
@@ -84,7 +93,8 @@ def inpaint(
 
     Raises:
       InputError: a shape, dtype or value that does not fit, a hole without any known
-        pixel around it, an unknown method or option, or no params.
+        pixel around it, an unknown method or option, no params, or a sketch for a
+        method that takes none.
     """
     for name, value in (options or {}).items():
         if not isinstance(value, Hashable):
@@ -101,6 +111,14 @@ def inpaint(
             f"method '{method}' is learned: give params, as jaxpaint.load returns them"
         )
     params = {} if params is None else params
+    lines = None
+    if sketch is not None:
+        if chosen.guided is None:
+            raise InputError(
+                f"method '{method}' with these options takes no sketch; want one that "
+                "was trained with lines, such as deepfill_v2 with guided=True"
+            )
+        lines = _check_sketch(np.asarray(sketch), holes.shape)
     plans = [regions.plan(hole, chosen.window) for hole in holes]
     total = sum(len(plan.pieces) for plan in plans)
     done = 0
@@ -114,7 +132,8 @@ def inpaint(
         missing = plan.labels > 0
         for j, piece in enumerate(plan.pieces):
             cut, hole = picture[piece.window], missing[piece.window]
-            fill = _fill(run, params, cut, hole, key, (i, j), tell)
+            led = [] if lines is None else [lines[i][piece.window]]
+            fill = _fill(run, params, [cut, hole, *led], key, (i, j), tell)
             labels = plan.labels[piece.core]
             paste = missing[piece.core] & np.isin(labels, piece.labels)
             rows, cols = (
@@ -132,18 +151,56 @@ def inpaint(
 def _fill(
     run: Callable,
     params: Params,
-    cut: np.ndarray,
-    hole: np.ndarray,
+    window: list[np.ndarray],
     key: jax.Array,
     place: tuple[int, int],
     tell: Callable[[float], None],
 ) -> np.ndarray:
-    """Fills one window; `place` is the number of the image and of the window in it."""
+    """Fills one window, of an image, its hole and perhaps lines.
+
+    `place` is the number of the image and of the window in it.
+    """
+    cut, *marks = window
     unit = images.to_float(cut) if cut.dtype == np.uint8 else cut.astype(np.float32)
-    unit = np.where(hole[..., None], np.float32(0), unit)
-    mask = hole[..., None].astype(np.float32)
-    fill = np.asarray(run(params, unit[None], mask[None], key, place, tell))[0]
+    unit = np.where(marks[0][..., None], np.float32(0), unit)
+    marks = [mark[None, ..., None].astype(np.float32) for mark in marks]
+    fill = np.asarray(run(params, (unit[None], *marks), key, place, tell))[0]
     return images.to_uint8(fill) if cut.dtype == np.uint8 else fill.astype(cut.dtype)
+
+
+def _check_sketch(sketch: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
+    """Returns lines, bool `[B, H, W]` as `wanted`, or raises."""
+    height, width = wanted[1:]
+    lines = sketch[None] if sketch.ndim == 2 else sketch
+    if lines.ndim == 3 and lines.shape[-1] == 1:
+        lines = lines[None]
+    if lines.ndim == 4 and lines.shape[-1] == 1:
+        lines = lines[..., 0]
+    if lines.shape not in ((1, height, width), wanted):
+        raise InputError(
+            f"sketch has shape {list(sketch.shape)}; want [{height}, {width}], as the "
+            "image, or one such sketch per image"
+        )
+    if lines.dtype == np.uint8:
+        lines = lines > (127 if lines.max() > 1 else 0)
+    elif np.issubdtype(lines.dtype, np.floating):
+        if not np.all((lines >= 0) & (lines <= 1)):
+            raise InputError(
+                "sketch has values outside of 0 to 1; want 1 where a line is"
+            )
+        lines = lines > 0.5
+    elif lines.dtype != bool:
+        raise InputError(
+            f"sketch has dtype {lines.dtype}; want bool, uint8 (white lines on black) "
+            "or float (0 to 1)"
+        )
+    if lines.mean() > 0.5:
+        warnings.warn(
+            f"the sketch marks {lines.mean():.0%} of the image as lines: is it "
+            "inverted? want white lines on black",
+            stacklevel=3,
+        )
+    return np.broadcast_to(lines, wanted)
 
 
 def _check(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

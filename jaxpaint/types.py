@@ -91,6 +91,12 @@ class Method(NamedTuple):
     stages: Stages | None = None
     """`inpaint` in pieces, where it takes long."""
 
+    guided: (
+        Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array] | None
+    ) = None
+    """`(params, image, mask, sketch, key) -> image`: `inpaint` led by lines, float32
+    `[B, H, W, 1]` with 1 = line; None where no lines are taken."""
+
 
 def classical(
     inpaint: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], window: Window

@@ -36,8 +36,10 @@ def calls(monkeypatch) -> list:
     """Puts a stand-in in the place of the core and returns the list of its calls."""
     calls = []
 
-    def inpaint(image, mask, method, key, *, options, params, progress):
-        calls.append(SimpleNamespace(image=image, mask=mask, options=options))
+    def inpaint(image, mask, method, key, *, options, params, sketch, progress):
+        calls.append(
+            SimpleNamespace(image=image, mask=mask, options=options, sketch=sketch)
+        )
         progress(1, 2)
         value = jax.random.randint(key, (), 0, 256)
         progress(2, 2)
@@ -246,6 +248,33 @@ def test_folder_with_a_folder_of_masks(folder, calls, capsys):
     assert not Path("o").exists()
     assert run("--image i --mask m --output o") == 0
     assert len(list(Path("o").iterdir())) == 3
+
+
+def test_a_sketch_goes_with_its_picture(folder, calls, monkeypatch, capsys):
+    for name in ("a", "b"):
+        picture(f"i/{name}.png")
+        mask(f"s/{name}.png", hole=np.s_[4, 2:9] if name == "a" else np.s_[5, 3])
+    assert run("--image a.png --mask m.png --sketch s/a.png") == 2
+    assert "method 'harmonic' takes no sketch" in one_error(capsys)
+    harmonic = methods.make("harmonic")
+    led = harmonic._replace(guided=lambda *inputs: inputs[1])
+    monkeypatch.setattr(methods, "make", lambda *name, **options: led)
+    assert run("--image i --mask m.png --sketch s") == 0
+    assert [call.sketch.sum() for call in calls] == [7, 1]
+    assert run("--image i --mask m.png --sketch s/b.png --overwrite") == 0
+    assert [call.sketch.sum() for call in calls[2:]] == [1, 1]
+    capsys.readouterr()
+    mask("small.png", 4, 5)
+    Path("s/b.png").unlink()
+    for flags, words in (
+        ("--image a.png --sketch small.png", "small.png is 5x4 but a.png is 16x12"),
+        ("--image i --sketch s", "i/b.png has no sketch in s"),
+        ("--image a.png --sketch none.png", "none.png does not exist"),
+        ("--image a.png --sketch s/a.png --max-side 64", "exclude each other"),
+    ):
+        assert run(f"{flags} --mask m.png --output new") == 2
+        assert words in one_error(capsys)
+    assert len(calls) == 4
 
 
 def test_bad_items_are_listed_and_the_rest_is_done(folder, calls, capsys):

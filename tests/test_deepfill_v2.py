@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxpaint import images, torch_file
+import jaxpaint
+from jaxpaint import images, methods, regions, torch_file
+from jaxpaint.config import Compute, Optim
+from jaxpaint.edges import canny
+from jaxpaint.errors import InputError
 from jaxpaint.layers.convolution import Conv
 from jaxpaint.layers.gated_conv import GatedConv
 from jaxpaint.layers.spectral_norm import COLLECTION, spectral_norm
@@ -210,3 +214,323 @@ def test_networks_have_as_many_parameters_as_the_released_ones():
     assert count(generator, image, one) == 4_052_478
     assert count(generator, image, one, one) == 4_053_678
     assert count(Discriminator(), (1, 64, 64, 4)) == 5_948_032
+
+
+# --- The method: training.
+
+KEY = jax.random.key(0)
+SIZE = 16
+
+
+def make(**options):
+    small = {"image_size": SIZE, "width": 4, "discriminator_width": 4}
+    return methods.make("deepfill_v2", **{**small, **options})
+
+
+def batch(size, side=SIZE, seed=0):
+    """Smooth pictures with a box each."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side] / 5.0
+    phase = rng.uniform(0, 6, (size, 1, 1, 3))
+    image = 0.7 * np.sin(x[None, ..., None] + phase) * np.cos(y[None, ..., None])
+    mask = np.zeros((size, side, side, 1), np.float32)
+    for row, (top, left) in zip(
+        mask, rng.integers(1, side // 2, (size, 2)), strict=True
+    ):
+        row[top : top + side // 2 - 1, left : left + side // 2 - 1] = 1
+    return {"image": jnp.asarray(image, jnp.float32), "mask": jnp.asarray(mask)}
+
+
+@functools.cache
+def compiled(**options):
+    """Returns the method, its first state, its step and its inference."""
+    method = make(**options)
+    state = jax.jit(method.init)(KEY, batch(2))
+    return method, state, jax.jit(method.train_step), jax.jit(method.inpaint)
+
+
+def close(got, want, atol=1e-6):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parity
+def test_a_training_step_has_the_recorded_losses(fixtures):
+    for name in cases(fixtures, "deepfill_v2_losses"):
+        meta, arrays, weights = case(fixtures, name)
+        params, vectors = {"G": {}, "D": {}}, {}
+        for key in weights:
+            network, number = key.split(".")[:2]
+            if key.endswith(".weight"):
+                params[network][number] = layer(weights, key.removesuffix(".weight"))
+            if key.endswith(".weight_u"):
+                vectors[number] = {"u": np.asarray(weights[key]).T}
+        truth = nhwc(arrays["raw"]) / 127.5 - 1
+        mask = jnp.broadcast_to(nhwc(arrays["mask"]), (*truth.shape[:3], 1))
+        method = make(
+            image_size=truth.shape[1],
+            width=meta["config"]["cnum"],
+            discriminator_width=meta["config"]["dcnum"],
+            # The discriminator that judges the generator is then the recorded one.
+            optim=Optim(lr=1e-12),
+        )
+        data = {"image": truth, "mask": mask}
+        state = jax.jit(method.init)(KEY, data)
+        state = state._replace(
+            generator=state.generator._replace(params=params["G"]),
+            discriminator=state.discriminator._replace(
+                params=params["D"], stats=vectors
+            ),
+        )
+        _, metrics = jax.jit(method.train_step)(state, data, KEY)
+        ours = {"l1": "ae", "disc": "d"}
+        for key, theirs in ours.items():
+            want = arrays[f"loss__{theirs}_loss"]
+            np.testing.assert_allclose(
+                metrics[f"loss/{key}"], want, **meta["tolerance"]["loss"]
+            )
+
+
+def test_the_vectors_of_the_norms_move_on_in_both_halves_of_a_step():
+    _, state, step, _ = compiled()
+    after, _ = step(state, batch(2), KEY)
+    for name, layer in state.discriminator.params.items():
+        u = state.discriminator.stats[name]["u"]
+        _, u = spectral_norm(layer["kernel"], u)
+        _, u = spectral_norm(after.discriminator.params[name]["kernel"], u)
+        close(after.discriminator.stats[name]["u"], u, atol=1e-5)
+
+
+def test_without_an_adversary_there_is_no_discriminator():
+    _, state, step, _ = compiled(adversarial_weight=0.0)
+    _, judged, other, _ = compiled(adversarial_weight=1e-12)
+    assert not jax.tree.leaves(state.discriminator.params)
+    after, metrics = step(state, batch(2), KEY)
+    wanted, more = other(judged, batch(2), KEY)
+    assert set(metrics) == {"loss/gen", "loss/l1", "grad_norm/gen"}
+    close({name: metrics[name] for name in metrics}, {n: more[n] for n in metrics})
+    close(after.generator.opt_state[0].mu, wanted.generator.opt_state[0].mu)
+    flops = [
+        f.lower(s, batch(2), KEY).compile().cost_analysis()["flops"]
+        for f, s in ((step, state), (other, judged))
+    ]
+    assert flops[0] < flops[1]
+
+
+def test_known_pixels_count_by_their_weight():
+    _, state, step, _ = compiled(adversarial_weight=0.0)
+    data = batch(2)
+    both = Generator(4).apply(state.generator.variables(), data["image"], data["mask"])
+    error = sum(np.abs(data["image"] - x) for x in both)
+    for weight in (1.0, 0.25):
+        method = make(adversarial_weight=0.0, known_weight=weight)
+        share = np.where(data["mask"] > 0, 1, weight)
+        want = np.mean(share * error)
+        run = step if weight == 1.0 else jax.jit(method.train_step)
+        np.testing.assert_allclose(run(state, data, KEY)[1]["loss/l1"], want, rtol=1e-4)
+
+
+def test_training_lowers_the_error_on_a_few_pictures():
+    optim = Optim(lr=3e-3, b1=0.5, ema_decay=0.8)
+    method, state, step, inpaint = compiled(adversarial_weight=0.01, optim=optim)
+    data = batch(2)
+    first = method.eval_params(state)
+    losses = []
+    for _ in range(60):
+        state, metrics = step(state, data, KEY)
+        losses.append(float(metrics["loss/l1"]))
+    assert losses[-1] < 0.6 * losses[0]
+    error = [
+        float(jnp.sum(jnp.abs(inpaint(params, *data.values(), KEY) - data["image"])))
+        for params in (first, method.eval_params(state))
+    ]
+    assert error[1] < 0.7 * error[0]
+
+
+def test_microbatches_and_remat_are_the_same_step():
+    _, state, step, _ = compiled(adversarial_weight=0.0)
+    cheaper = make(
+        adversarial_weight=0.0,
+        optim=Optim(microbatches=2),
+        compute=Compute(remat=True),
+    )
+    after, metrics = jax.jit(cheaper.train_step)(state, batch(2), KEY)
+    wanted, more = step(state, batch(2), KEY)
+    close(metrics, more)
+    close(after.generator.opt_state[0].mu, wanted.generator.opt_state[0].mu)
+
+
+def test_blue_first_is_red_first_with_turned_channels():
+    _, state, step, inpaint = compiled()
+    _, _, other, turned = compiled(channel_order="bgr")
+    data = batch(2)
+    flipped = data | {"image": data["image"][..., ::-1]}
+    close(step(state, flipped, KEY)[1], other(state, data, KEY)[1])
+    params = state.generator.variables()
+    close(
+        turned(params, *data.values(), KEY),
+        inpaint(params, *flipped.values(), KEY)[..., ::-1],
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"image_size": 60}, "image_size is 60; want a multiple of 8"),
+        ({"width": 6}, "width is 6; want a multiple of 4"),
+        ({"discriminator_width": 0}, "discriminator_width is 0"),
+        ({"channel_order": "gbr"}, "channel_order is 'gbr'"),
+        ({"known_weight": -1.0}, "must not be negative"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        make(**options)
+
+
+# --- The method: inference.
+
+
+@pytest.mark.parity
+def test_inference_of_the_official_script(fixtures):
+    for name in cases(fixtures, "deepfill_v2_inference"):
+        meta = json.loads((fixtures / name / "meta.json").read_text())
+        with np.load(fixtures / name / "io.npz") as loaded:
+            arrays = dict(loaded)
+        weights = torch_file.load(fixtures / name / meta["weights"])
+        params = {}
+        for key in weights:
+            if key.endswith(".weight"):
+                path = key.removesuffix(".weight")
+                params[path.split(".")[0]] = layer(weights, path)
+        order = meta["config"]["network_channel_order"].lower()
+        method = make(width=meta["config"]["cnum"], channel_order=order)
+        # The script cuts rows and columns off where we mirror.
+        step = meta["config"]["crop_to_multiple"]
+        rows, columns = (side // step * step for side in arrays["mask_u8"].shape)
+        picture = arrays["image_rgb_u8"][:rows, :columns]
+        mask = arrays["mask_u8"][:rows, :columns] > 127.5
+        result = jax.jit(method.inpaint)(
+            {"params": params},
+            images.to_float(picture)[None],
+            mask[None, ..., None].astype(np.float32),
+            KEY,
+        )
+        np.testing.assert_allclose(
+            nchw(result[..., ::-1] if order == "bgr" else result),
+            arrays["output_float_bgr"],
+            rtol=0,
+            atol=meta["tolerance"]["output_float_bgr"]["atol"],
+        )
+        levels = np.clip((np.asarray(result[0]) + 1) * 127.5, 0, 255).astype(np.uint8)
+        apart = np.abs(levels.astype(int) - arrays["output_rgb_u8"])
+        assert apart.max() <= 1
+        assert np.mean(apart > 0) <= 0.01
+
+
+def test_odd_sizes_are_mirrored_and_the_mirror_holds_nothing_of_the_hole():
+    _, state, _, inpaint = compiled()
+    params = state.generator.variables()
+    data = batch(1, 24)
+    # The hole reaches the lower right corner, and so the mirror.
+    image, mask = data["image"][:, :21, :19], jnp.zeros((1, 21, 19, 1))
+    mask = mask.at[:, 15:, 12:].set(1)
+    first = inpaint(params, image, mask, KEY)
+    poisoned = jnp.where(mask > 0, jnp.nan, image)
+    np.testing.assert_array_equal(first, inpaint(params, poisoned, mask, KEY))
+    pad = ((0, 0), (0, 3), (0, 5), (0, 0))
+    whole = [jnp.pad(x, pad, mode="reflect") for x in (image, mask)]
+    close(first, inpaint(params, *whole, KEY)[:, :21, :19], atol=1e-5)
+
+
+def test_grey_pictures_are_filled():
+    _, state, _, inpaint = compiled()
+    params = state.generator.variables()
+    data = batch(1)
+    grey = data["image"][..., :1]
+    color = inpaint(params, jnp.repeat(grey, 3, axis=-1), data["mask"], KEY)
+    result = inpaint(params, grey, data["mask"], KEY)
+    close(result, color.mean(-1, keepdims=True), atol=1e-5)
+
+
+# --- Lines.
+
+
+@functools.cache
+def guided():
+    method, state, step, _ = compiled(guided=True)
+    return method, state, step, jax.jit(method.guided)
+
+
+def test_lines_in_the_hole_change_the_fill_and_others_do_not():
+    method, state, _, led = guided()
+    params, data = state.generator.variables(), batch(1)
+    without = jax.jit(method.inpaint)(params, *data.values(), KEY)
+    nothing = jnp.zeros_like(data["mask"])
+    outside = led(params, *data.values(), 1 - data["mask"], KEY)
+    np.testing.assert_array_equal(led(params, *data.values(), nothing, KEY), without)
+    np.testing.assert_array_equal(outside, without)
+    lines = nothing.at[:, ::2].set(1)
+    changed = np.abs(led(params, *data.values(), lines, KEY) - without)
+    assert changed.max() > 1e-4
+    assert np.where(data["mask"] > 0, 0, changed).max() == 0
+
+
+def test_training_draws_the_edges_of_the_truth_into_the_hole():
+    _, state, step, _ = guided()
+    data = batch(2)
+    # An edge across the hole of the second picture, which nothing else shows.
+    inside = data["mask"][1] > 0
+    half = (jnp.arange(SIZE) > SIZE // 2)[:, None, None] * 2.0 - 1
+    edged = data["image"].at[1].set(jnp.where(inside, half, data["image"][1]))
+    sketch = canny(edged) * data["mask"]
+    assert sketch[1].sum() > 0
+    _, metrics = step(state, data | {"image": edged}, KEY)
+    both = Generator(4).apply(state.generator.variables(), edged, data["mask"], sketch)
+    want = float(absolute(*both, edged))
+    np.testing.assert_allclose(metrics["loss/l1"], want, rtol=1e-4)
+
+
+def test_a_sketch_is_cut_with_its_window():
+    method, state, _, led = guided()
+    params = jax.tree.map(np.asarray, state.generator.variables())
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (200, 230, 3), dtype=np.uint8)
+    hole = np.zeros((200, 230), bool)
+    hole[150:170, 190:205] = True
+    sketch = np.zeros((200, 230), np.uint8)
+    sketch[150:170, 195:198] = 255
+    (piece,) = regions.plan(hole, method.window).pieces
+    assert piece.window != (slice(0, 200), slice(0, 230))
+    options = {"image_size": SIZE, "width": 4, "discriminator_width": 4, "guided": True}
+
+    def fill(sketch):
+        return jaxpaint.inpaint(
+            image, hole, "deepfill_v2", options=options, params=params, sketch=sketch
+        )
+
+    cut, mask, lines = (x[piece.window] for x in (image, hole, sketch > 0))
+    want = led(
+        params,
+        images.to_float(cut)[None],
+        mask[None, ..., None].astype(np.float32),
+        lines[None, ..., None].astype(np.float32),
+        KEY,
+    )
+    result = fill(sketch)
+    apart = result[piece.window].astype(int) - images.to_uint8(want[0])
+    assert np.abs(apart).max() <= 1
+    for same in (sketch > 0, (sketch / 255).astype(np.float32)[..., None]):
+        np.testing.assert_array_equal(fill(same), result)
+    assert (fill(0 * sketch) != result).any()
+    with pytest.warns(UserWarning, match="inverted"):
+        fill(255 - sketch)
+    for wrong, words in (
+        (sketch[:-1], "sketch has shape"),
+        (sketch.astype(np.int32), "sketch has dtype int32"),
+        (sketch.astype(np.float32), "outside of 0 to 1"),
+    ):
+        with pytest.raises(InputError, match=words):
+            fill(wrong)
+    with pytest.raises(InputError, match="takes no sketch"):
+        jaxpaint.inpaint(image, hole, "harmonic", sketch=sketch)

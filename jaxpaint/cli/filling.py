@@ -36,6 +36,8 @@ def check(job: Job, resize_mask: bool) -> Header:
     elif not resize_mask:
         found = files.read_header(mask)
         _check_size(job.pair, header[:2], found[:2])
+    if job.pair.sketch:
+        _check_sketch(job.pair, header[:2], files.read_header(job.pair.sketch)[:2])
     # What was transparent is filled and opaque where alpha is the mask.
     keeps_alpha = header.alpha and mask is not None
     for path in job.results:
@@ -79,6 +81,15 @@ def load(
             stacklevel=2,
         )
     return picture, hole
+
+
+def load_sketch(pair: Pair) -> np.ndarray | None:
+    """Returns the lines that belong to a picture, boolean `[H, W]`; None: no sketch.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    return None if pair.sketch is None else files.read_mask(pair.sketch)
 
 
 def fill_and_write(
@@ -153,6 +164,15 @@ def interruptible(function: Callable[[], np.ndarray]) -> np.ndarray:
         return executor.submit(function).result()
     finally:
         executor.shutdown(wait=False)
+
+
+def _check_sketch(pair: Pair, image: tuple[int, ...], sketch: tuple[int, ...]) -> None:
+    if image != sketch:
+        got, want = (f"{width}x{height}" for width, height in (sketch, image))
+        raise InputError(
+            f"{pair.sketch} is {got} but {pair.image} is {want}; draw the sketch at "
+            "the size of the picture"
+        )
 
 
 def _check_size(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:

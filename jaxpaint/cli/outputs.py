@@ -124,7 +124,12 @@ def _refuse_clashes(jobs: Sequence[Job]) -> None:
                     "rename one"
                 )
             writer[path] = job.pair.image
-    sources = [path for job in jobs for path in (job.pair.image, job.pair.mask) if path]
+    sources = [
+        path
+        for job in jobs
+        for path in (job.pair.image, job.pair.mask, job.pair.sketch)
+        if path
+    ]
     inputs = {path.resolve() for path in sources}
     for path in writer:
         if path.resolve() in inputs:

@@ -21,6 +21,9 @@ class Pair(NamedTuple):
 
     stem: str
 
+    sketch: Path | None = None
+    """Lines that lead the method."""
+
 
 class Pairing(NamedTuple):
     """The pairs in the order of their names, and the files that found no partner."""
@@ -98,6 +101,34 @@ def pair_by_name(images: Sequence[Path], masks: Sequence[Path]) -> Pairing:
     ]
     lone_images = [path for path in images if not found[path.stem]]
     return Pairing(pairs, lone_images, lone_masks)
+
+
+def with_sketches(pairing: Pairing, sketch: Path) -> Pairing:
+    """Returns the pairs with what `--sketch` names.
+
+    Args:
+      pairing: pictures with their masks.
+      sketch: a file, for all pictures, or a folder with one of each picture's stem.
+
+    Raises:
+      InputError: it does not exist, or a picture has none.
+    """
+    if not sketch.exists():
+        raise InputError(f"{sketch} does not exist")
+    if not sketch.is_dir():
+        pairs = [pair._replace(sketch=sketch) for pair in pairing.pairs]
+        return pairing._replace(pairs=pairs)
+    found = pictures_in(sketch)
+    _refuse_twins(found)
+    by_stem = {path.stem: path for path in found}
+    for image in [pair.image for pair in pairing.pairs]:
+        if image.stem not in by_stem:
+            raise InputError(
+                f"{image} has no sketch in {sketch}; want {image.stem}.png, black if "
+                "no lines shall lead"
+            )
+    pairs = [pair._replace(sketch=by_stem[pair.image.stem]) for pair in pairing.pairs]
+    return pairing._replace(pairs=pairs)
 
 
 def _prefix(stem: str, stems: set[str]) -> str | None:

@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a mask (for all pictures), a folder of masks (of the same stem, or "
         "<stem>_mask*), or 'alpha': transparent pixels are the hole",
     )
+    add(
+        "--sketch",
+        metavar="PATH",
+        help="white lines on black that lead a guided method inside the hole, of the "
+        "picture's size (for all pictures), or a folder of them (of the same stem)",
+    )
     add("--output", metavar="PATH", help="a picture or a folder (default: output)")
     add(
         "--method",
@@ -239,7 +245,8 @@ def _load(args: argparse.Namespace) -> tuple["Params", dict[str, object]]:
                 f"--option {', '.join(changes)} does not fit {args.checkpoint}: {error}"
             ) from None
     scales = methods.make(args.method, **options).window.scales
-    if args.max_side is None and not scales:
+    # Lines are drawn for the picture as it is.
+    if args.max_side is None and not scales and not args.sketch:
         args.max_side = 2 * loaded.image_size
     return loaded.params, options
 
@@ -252,6 +259,13 @@ def _plan(args: argparse.Namespace) -> tuple[list[Job], str, int, list[str]]:
     """
     image = Path(args.image)
     found = pairing.find_pairs(image, args.mask)
+    if args.sketch:
+        if args.max_side:
+            raise InputError(
+                "--sketch and --max-side exclude each other; shrink picture, mask and "
+                "sketch instead"
+            )
+        found = pairing.with_sketches(found, Path(args.sketch))
     problems = [f"{path} has no mask in {args.mask}" for path in found.lone_images]
     if not found.pairs:
         raise InputError(
@@ -307,6 +321,11 @@ def _work(
             f"method '{args.method}' is learned and has no weights; give --checkpoint "
             "FILE, of `jaxpaint export` or `jaxpaint convert`, or the folder of a run"
         )
+    if args.sketch and method.guided is None:
+        raise InputError(
+            f"method '{args.method}' takes no sketch here; drop --sketch, or give "
+            "--checkpoint weights that were trained with lines (deepfill_v2, guided)"
+        )
     outputs.make_folders(jobs)
     problems = []
     start = time.monotonic()
@@ -328,8 +347,9 @@ def _work(
         for number, job in enumerate(jobs):
             step = number * args.num_samples
             name = job.pair.image.name
-            fill = _filler(args, options, params, progress, step, name)
             try:
+                sketch = filling.load_sketch(job.pair)
+                fill = _filler(args, options, params, progress, step, name, sketch)
                 loaded = filling.load(job.pair, args.resize_mask, args.invert_mask)
                 for path in filling.fill_and_write(
                     job, *loaded, fill, args.quality, args.skip_existing
@@ -357,6 +377,7 @@ def _filler(
     progress: Progress,
     step: int,
     name: str,
+    sketch: np.ndarray | None,
 ) -> filling.Fill:
     """Returns the function that fills one sample of one picture and shows progress."""
     import jax
@@ -383,6 +404,7 @@ def _filler(
                         key,
                         options=options,
                         params=params,
+                        sketch=sketch,
                         progress=show,
                     )
                 except InputError as error:

@@ -205,14 +205,17 @@ def make(
         average = optimization.first_average(params, optim)
         return state._replace(generator=artist, average=average)
 
-    def fill(
-        params: Params, image: jax.Array, mask: jax.Array, sketch: jax.Array | None
+    def led(
+        params: Params,
+        image: jax.Array,
+        mask: jax.Array,
+        sketch: jax.Array,
+        key: jax.Array,
     ) -> jax.Array:
+        del key
         height, width, channels = image.shape[1:]
         seen = ordered(jnp.broadcast_to(image, (*image.shape[:3], 3)))
-        if guided and sketch is None:
-            sketch = jnp.zeros_like(mask)
-        lines = [] if sketch is None else [_padded(sketch)]
+        lines = [_padded(sketch)] if guided else []
         _, refined = paint(params, _padded(seen), _padded(mask), *lines)
         result = ordered(refined[:, :height, :width])
         if channels == 1:
@@ -222,12 +225,19 @@ def make(
     def inpaint(
         params: Params, image: jax.Array, mask: jax.Array, key: jax.Array
     ) -> jax.Array:
-        del key
-        return fill(params, image, mask, None)
+        return led(params, image, mask, jnp.zeros_like(mask), key)
 
     # With a hole of a quarter of the training pictures' sides it sees as much as there.
     window = Window(margin=image_size // 4, relative=0.5)
-    return Method(init, train_step, eval_params, inpaint, window, load_params)
+    return Method(
+        init,
+        train_step,
+        eval_params,
+        inpaint,
+        window,
+        load_params,
+        guided=led if guided else None,
+    )
 
 
 def _padded(x: jax.Array) -> jax.Array:
