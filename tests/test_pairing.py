@@ -17,7 +17,7 @@ def pair(images: str, masks: str) -> list[tuple[str, str, str]]:
     found = pair_by_name(paths(images), paths(masks))
     assert not found.lone_images
     assert not found.lone_masks
-    return [(str(image), str(mask), stem) for image, mask, stem in found.pairs]
+    return [(str(p.image), str(p.mask), p.stem) for p in found.pairs]
 
 
 def test_masks_of_the_same_stem():
