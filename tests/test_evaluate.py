@@ -33,8 +33,6 @@ SIZE = 24
 KINDS = ("half", "expand")
 LEARNED = {"levels": 2, "width": 4, "max_width": 4, "perceptual": 0.0, "style": 0.0}
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def photo(path: Path, seed: int, height: int = 30, width: int = 26) -> None:
     """Writes a smooth random picture."""
@@ -76,11 +74,14 @@ def rows(output: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_features() -> Iterator[None]:
-    """A network that happens to be installed is not taken."""
+def alike() -> Iterator[None]:
+    """All of these tests compile alike, little optimized; networks that happen to be
+    installed are not taken."""
+    jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(efficientnet_lite0, "installed", lambda: None)
         yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
