@@ -1,9 +1,18 @@
 """Settings of all tests, and the folders of fixtures that they may read."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+
+# Programs of tests run once: compiling them takes longer than running them. Commands
+# that tests start inherit both.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+if version("jaxlib").startswith("0.10."):  # A flag that jaxlib does not know is fatal.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
 
 import jax
 import pytest
@@ -34,12 +43,13 @@ def fixtures() -> Path:
     return folder
 
 
-@pytest.fixture
-def compiled_quickly() -> Iterator[None]:
-    """Programs are compiled with little optimization, for tests that run them once."""
-    jax.config.update("jax_disable_most_optimizations", True)
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file() -> Iterator[None]:
+    """Compiled programs go with the file that needed them: thousands in one process
+    slow the compiler down, and in the end it crashes."""
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

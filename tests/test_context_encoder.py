@@ -18,8 +18,6 @@ from jaxpaint.layers.channelwise_dense import ChannelwiseDense
 from jaxpaint.methods import context_encoder
 from jaxpaint.methods._context_encoder_networks import Discriminator, Generator
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 # --- Parity with the recorded numbers of the reference implementations.
 
 
@@ -64,6 +62,17 @@ def train_output(network, variables, x):
     return network.apply(variables, x, True, mutable=["batch_stats"])[0]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def evaluated(network, variables, x):
+    return network.apply(
+        variables,
+        x,
+        False,
+        capture_intermediates=lambda module, _: module.name == "bottleneck",
+        mutable=["intermediates"],
+    )
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize("kind", ["center", "random"])
 def test_generator_parity(fixtures, kind):
@@ -86,13 +95,7 @@ def test_generator_parity(fixtures, kind):
         np.testing.assert_allclose(config["fill"], context_encoder.FILL, atol=1e-6)
         x = nhwc(arrays["x"])
         with jax.default_matmul_precision("highest"):
-            out, inside = generator.apply(
-                converted.params,
-                x,
-                False,
-                capture_intermediates=lambda module, _: module.name == "bottleneck",
-                mutable=["intermediates"],
-            )
+            out, inside = evaluated(generator, converted.params, x)
             compare("eval.out", nchw(out))
             (bottleneck,) = inside["intermediates"]["bottleneck"]["__call__"]
             compare("eval.bottleneck", nchw(bottleneck))
@@ -109,7 +112,7 @@ def test_discriminator_parity(fixtures):
         network = Discriminator(config["size"][0], config["ndf"])
         x = nhwc(arrays["x"])
         with jax.default_matmul_precision("highest"):
-            logits = network.apply(variables, x, False)[:, None, None, None]
+            logits = evaluated(network, variables, x)[0][:, None, None, None]
             compare("eval.logit", logits)
             compare("eval.out", nn.sigmoid(logits))
             train = train_output(network, variables, x)[:, None, None, None]
@@ -310,7 +313,7 @@ def test_known_pixels_of_whole_images_are_not_learned_by_default():
             whole_output(params, context), truth, weights
         )
 
-    grad = jax.grad(loss)(data["image"])
+    grad = jax.jit(jax.grad(loss))(data["image"])
     assert np.abs(np.where(data["mask"] > 0, 0, grad)).max() == 0
     assert np.abs(grad).max() > 0
 
@@ -428,7 +431,7 @@ def test_training_geometry_gives_the_answer_of_the_network(model):
     data = batch(2)
     hole = context_encoder.center_hole(SIZE, 1)
     mask = data["mask"] if whole_image else jnp.broadcast_to(hole, data["mask"].shape)
-    fill = network.apply(params, context_encoder.masked(data["image"], mask), False)
+    fill, _ = evaluated(network, params, context_encoder.masked(data["image"], mask))
     if not whole_image:
         fill = jnp.pad(fill, ((0, 0), (4, 4), (4, 4), (0, 0)))
     wanted = jnp.where(mask > 0, fill, data["image"])

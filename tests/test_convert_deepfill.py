@@ -13,8 +13,6 @@ from jaxpaint.convert import deepfill_v1, deepfill_v2
 from jaxpaint.convert.coverage import leaves
 from jaxpaint.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(2)
 
 

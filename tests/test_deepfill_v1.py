@@ -19,8 +19,6 @@ from jaxpaint.layers.contextual_attention import contextual_attention
 from jaxpaint.methods import deepfill_v1
 from jaxpaint.methods._deepfill_v1_networks import Generator
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(5)
 
 # --- Parity with the recorded numbers of the official code.

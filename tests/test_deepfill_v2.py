@@ -20,8 +20,6 @@ from jaxpaint.layers.spectral_norm import COLLECTION, spectral_norm
 from jaxpaint.methods._deepfill_v2_networks import Generator
 from jaxpaint.methods._sn_patch_gan import Discriminator, absolute, hinge
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def case(fixtures, name):
     """Returns the description, arrays and weights of a case."""

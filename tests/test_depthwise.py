@@ -30,7 +30,6 @@ def grouped(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         (2, (3, 2), (4, 9)),
     ],
 )
-@pytest.mark.usefixtures("compiled_quickly")
 def test_values_and_gradients_are_those_of_a_grouped_convolution(stride, size, sides):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (2, *sides, 3))

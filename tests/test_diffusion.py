@@ -23,8 +23,6 @@ from jaxpaint.diffusion.repaint import repaint, repaint_pasted_after
 from jaxpaint.diffusion.resampling import Resampling
 from jaxpaint.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 PRECISE = functools.partial(jax.default_matmul_precision, "highest")
 
 

@@ -75,13 +75,10 @@ def rows(output: Path) -> list[dict]:
 
 @pytest.fixture(scope="module", autouse=True)
 def alike() -> Iterator[None]:
-    """All of these tests compile alike, little optimized; networks that happen to be
-    installed are not taken."""
-    jax.config.update("jax_disable_most_optimizations", True)
+    """Networks that happen to be installed are not taken."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(efficientnet_lite0, "installed", lambda: None)
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,6 @@ from jaxpaint.layers import convolution
 from jaxpaint.methods import glcic
 from jaxpaint.methods._glcic_networks import Completion, Discriminator, levels
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 # --- Parity with the recorded numbers of the reference implementations.
 
 
@@ -539,15 +537,13 @@ def lively():
 
 @pytest.mark.parametrize("size", [(13, 14), (1, 2)])
 def test_any_size_is_mirrored_to_a_multiple_of_four(lively, size):
-    method = make(blend=False)
+    inpaint = jax.jit(make(blend=False).inpaint)
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.uniform(-1, 1, (1, *size, 3)), jnp.float32)
     mask = jnp.zeros((1, *size, 1)).at[:, -1, 1:].set(1)
-    result = method.inpaint(lively, image, mask, KEY)
+    result = inpaint(lively, image, mask, KEY)
     pad = [(0, 0), (0, -size[0] % 4), (0, -size[1] % 4), (0, 0)]
-    whole = method.inpaint(
-        lively, *(np.pad(x, pad, "symmetric") for x in (image, mask)), KEY
-    )
+    whole = inpaint(lively, *(np.pad(x, pad, "symmetric") for x in (image, mask)), KEY)
     np.testing.assert_allclose(
         result, np.asarray(whole)[:, : size[0], : size[1]], atol=1e-5
     )
@@ -555,7 +551,7 @@ def test_any_size_is_mirrored_to_a_multiple_of_four(lively, size):
 
 
 def test_gray_pictures_are_filled_as_their_color_copies(lively):
-    inpaint = make(blend=False).inpaint
+    inpaint = jax.jit(make(blend=False).inpaint)
     data = batch(1)
     gray = data["image"][..., :1]
     color = inpaint(lively, jnp.repeat(gray, 3, axis=-1), data["mask"], KEY)
@@ -566,14 +562,16 @@ def test_gray_pictures_are_filled_as_their_color_copies(lively):
 
 def test_what_is_drawn_is_blended_on_demand(lively):
     data = batch(1)
-    plain = make(blend=False).inpaint(lively, data["image"], data["mask"], KEY)
-    result = make(blend=True).inpaint(lively, data["image"], data["mask"], KEY)
+    plain, result = (
+        jax.jit(make(blend=blend).inpaint)(lively, data["image"], data["mask"], KEY)
+        for blend in (False, True)
+    )
     assert np.abs(np.asarray(result - plain)).max() > 1e-2
     # The network's answer outside of the hole, to which the picture is compared.
     network, _ = networks()
     color = (jnp.asarray(OPTIONS["mean"]) + 1) / 2
     x = glcic.masked((data["image"] + 1) / 2, data["mask"], color)
-    drawn = 2 * network.apply(lively, x, False) - 1
+    drawn = 2 * jax.jit(network.apply, static_argnums=2)(lively, x, False) - 1
     wanted = jnp.clip(poisson.blend(data["image"], drawn, data["mask"]), -1, 1)
     np.testing.assert_allclose(result, wanted, atol=1e-4)
 

@@ -17,8 +17,6 @@ from jaxpaint.layers.convolution import convolve
 from jaxpaint.layers.partial_conv import PartialConv
 from jaxpaint.methods._partial_conv_unet import UNet
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KEY = jax.random.key(3)
 SMALL = {"levels": 2, "width": 4, "max_width": 8, "perceptual": 0, "style": 0}
 
@@ -37,11 +35,11 @@ def scene(size=(2, 16, 16), seed=0):
 def layer(features=5, kernel_size=3, **options):
     """Returns (variables, apply) of a layer of one input with 3 channels."""
     module = PartialConv(features, kernel_size, **options)
-    variables = module.init(KEY, [jnp.zeros((1, 8, 8, 3))])
+    variables = jax.jit(module.init)(KEY, [jnp.zeros((1, 8, 8, 3))])
     bias = jnp.arange(1.0, features + 1)
     if "bias" in variables["params"]:
         variables = {"params": {**variables["params"], "bias": bias}}
-    return variables, functools.partial(module.apply, variables)
+    return variables, jax.jit(functools.partial(module.apply, variables))
 
 
 def test_with_all_pixels_known_it_is_a_convolution():
@@ -106,9 +104,9 @@ def test_one_mask_for_each_tensor_equals_one_for_each_channel():
     x = jnp.asarray(rng.normal(size=(2, 12, 12, 5)), jnp.float32)
     a, b = (jnp.asarray(rng.uniform(size=(2, 12, 12, 1)) < p) for p in (0.3, 0.6))
     module = PartialConv(4, 3, 2, 1)
-    variables = module.init(KEY, [x])
-    two = module.apply(variables, [x[..., :3], x[..., 3:]], [a, b])
-    five = module.apply(variables, jnp.split(x, 5, axis=-1), [a, a, a, b, b])
+    variables, apply = jax.jit(module.init)(KEY, [x]), jax.jit(module.apply)
+    two = apply(variables, [x[..., :3], x[..., 3:]], [a, b])
+    five = apply(variables, jnp.split(x, 5, axis=-1), [a, a, a, b, b])
     for one, other in zip(two, five, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 

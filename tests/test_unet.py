@@ -19,8 +19,6 @@ from jaxpaint.diffusion.classifier import Classifier
 from jaxpaint.diffusion.unet import UNet
 from jaxpaint.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SMALL = {
     "channels": 32,
     "out_channels": 3,
