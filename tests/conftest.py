@@ -43,6 +43,11 @@ def fixtures() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait for other processes come first: they would be the last to end."""
+    items.sort(key=lambda item: "test_training_runs" not in item.nodeid)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_one_file() -> Iterator[None]:
     """Compiled programs go with the file that needed them: thousands in one process

@@ -145,9 +145,7 @@ def config():
 """
 
 
-def test_a_kill_in_each_phase_loses_nothing(tmp_path, monkeypatch):
-    # Three programs in one, which take a minute to compile well.
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+def test_a_kill_in_each_phase_loses_nothing(tmp_path):
     config_file = tmp_path / "phases.py"
     config_file.write_text(PHASES)
     finish(start(config_file, tmp_path / "whole"))
