@@ -127,7 +127,8 @@ def fitting(weights: Weights) -> Weights:
       InputError: no such method or option, or parameters that are missing, unexpected
         or misshaped for them; all in one line.
     """
-    wanted = template(weights.method, weights.options, weights.image_size)
+    size = weights.options.get("image_size", weights.image_size)
+    wanted = template(weights.method, weights.options, size)
     sources = {name: Source(name) for name, _ in leaves(wanted)}
     arrays = dict(leaves(weights.params))
     return weights._replace(params=assemble(wanted, arrays, sources))

@@ -75,6 +75,16 @@ def test_sides_that_cannot_be_halved_are_refused():
         contextual_attention(x, x, jnp.zeros((1, 4, 4, 1)))
 
 
+def test_patches_of_zeros_have_a_gradient():
+    # What a ReLU leaves of a flat region.
+    x = jnp.zeros((1, 12, 12, 2)).at[:, :6].set(1.0)
+
+    def total(x):
+        return jnp.sum(jnp.sin(contextual_attention(x, x).output))
+
+    assert np.isfinite(jax.jit(jax.grad(total))(x)).all()
+
+
 def test_nearest_rounds_in_float32():
     assert nearest.indices(8, 4).tolist() == [0, 2, 5, 7]
     assert nearest.indices(34, 17)[8] == 17

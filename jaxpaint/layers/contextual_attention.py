@@ -75,8 +75,9 @@ def contextual_attention(
 
     queries = _windows(nearest.resize(features, height, width))
     keys = _windows(nearest.resize(background, rows, columns))
-    norm = jnp.sqrt(jnp.sum(jnp.square(keys), axis=-1, keepdims=True))
-    keys = keys / jnp.maximum(norm, _FLOOR)
+    # The floor before the root: a patch of zeros would have a gradient that is none.
+    square = jnp.sum(jnp.square(keys), axis=-1, keepdims=True)
+    keys = keys / jnp.sqrt(jnp.maximum(square, _FLOOR**2))
     values = _paste_patches(background, rate)
     if mask is None:
         valid = jnp.ones((batch, rows * columns))
