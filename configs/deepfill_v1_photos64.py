@@ -3,7 +3,7 @@
 Command:  python train.py configs/deepfill_v1_photos64.py --workdir runs/a \
             data.train=PHOTOS/train data.validation=PHOTOS/test
 Hardware: 2 CPU cores, 4 GB of memory.
-Time:     not measured yet.
+Time:     not run to its end; 1.2 seconds a step on one core beside another run.
 Score:    not measured yet.
 
 A network of half the published width. The critics take every second step, so that the
@@ -12,6 +12,9 @@ beats the harmonic fill on boxes.
 """
 
 from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
+
+SURVEY = ("wide", "half", "super_resolve_2x", "alternating_lines")
+"""Kinds of masks of RePaint (Lugmayr et al. 2022)."""
 
 
 def config() -> Config:
@@ -33,7 +36,9 @@ def config() -> Config:
             image_size=64,
             load_size=96,
             min_crop=2 / 3,
-            masks=("deepfill_box",),
+            # The kinds of the survey as well, for weights that know them. Not `expand`:
+            # the losses look at the middle of a hole.
+            masks=("deepfill_box",) * 5 + SURVEY,
             batch_size=16,
         ),
         optim=Optim(

@@ -3,8 +3,10 @@
 Command:  python train.py configs/deepfill_v2_photos64.py --workdir runs/a \
             data.train=PHOTOS/train data.validation=PHOTOS/test
 Hardware: 2 CPU cores, 4 GB of memory.
-Time:     not measured.
-Score:    not measured.
+Time:     not run to its end; 1.0 second a step on one core beside another run.
+Score:    not run to its end. With adversarial_weight=0, after 1000 steps and 1200 more
+          at 1.5e-3 that fall to 0: L1 over the hole on 62 photographs, free-form holes
+          0.1006, box 0.1256; harmonic 0.0799 and 0.1198, mean color 0.1733 and 0.1815.
 
 A third of the released width, and a small share for the discriminator: on 64 pixels the
 question is whether it beats the harmonic fill, on free-form holes of 25 % on average
@@ -15,6 +17,10 @@ from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
 
 FREE_FORM = "free_form(strokes=(2, 4), width=(5, 11))"
 """Holes of 25 % on average: the brush of 12 to 39 pixels is too broad for 64 pixels."""
+
+
+SURVEY = ("wide", "half", "expand", "super_resolve_2x", "alternating_lines")
+"""Kinds of masks of RePaint (Lugmayr et al. 2022)."""
 
 
 def config() -> Config:
@@ -35,7 +41,8 @@ def config() -> Config:
             image_size=64,
             load_size=96,
             min_crop=2 / 3,
-            masks=(FREE_FORM, FREE_FORM, "center"),
+            # The kinds of the survey as well, for weights that know them.
+            masks=(FREE_FORM,) * 4 + ("center", *SURVEY),
             batch_size=16,
         ),
         optim=Optim(
