@@ -243,6 +243,7 @@ def test_a_learned_method_needs_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sample, "WEIGHTS", tmp_path)
     error = refused(capsys, "sample", "--method", "context_encoder", "--quiet")
     assert not (tmp_path / "output").exists()
     assert "give --checkpoint" in error
