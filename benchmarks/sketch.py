@@ -4,9 +4,10 @@
 
 The edges of each photo inside its hole are the sketch; the hole is filled with and
 without it. For the pixels of the lines: the distance to the nearest edge of the result,
-in pixels, and the share that has one within a pixel. For the edges of the result inside
-the hole: the distance to the nearest line. Edges by the same detector for all; where a
-picture has no edge at all, the distance counts as the longer side of the hole.
+in pixels, and the share that has one within a pixel, diagonals included. For the edges
+of the result inside the hole: the distance to the nearest line. Edges by the same
+detector for all; where a picture has no edge at all, the distance counts as the longer
+side of the hole.
 """
 
 import argparse
@@ -16,8 +17,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
+from scipy import ndimage
 
-from jaxpaint import edges, methods, weights
+from jaxpaint import edges, images, methods, weights
+from jaxpaint.contact_sheet import contact_sheet
 from jaxpaint.evaluation import squares
 
 
@@ -36,8 +40,8 @@ def main() -> None:
         parser.error(f"{args.checkpoint} holds {loaded.method}, which takes no sketch")
     found = squares.read(args.data, loaded.image_size, args.limit)
     holes = squares.holes(found, squares.kind(args.masks), 0)
-    image = jnp.asarray(found.pixels, jnp.float32) / 127.5 - 1
-    mask = jnp.asarray(holes, jnp.float32).reshape(*image.shape[:3], 1)
+    image = jnp.asarray(images.to_float(found.pixels))
+    mask = jnp.asarray(holes[..., None], jnp.float32)
     detect = jax.jit(edges.canny)
     sketch = detect(image) * mask
     fill, key = jax.jit(method.guided), jax.random.key(0)
@@ -46,13 +50,14 @@ def main() -> None:
         "with": fill(loaded.params, hidden, mask, sketch, key),
         "without": fill(loaded.params, hidden, mask, jnp.zeros_like(sketch), key),
     }
-    lines, inside = np.asarray(sketch[..., 0] > 0), np.asarray(mask[..., 0] > 0)
+    lines = np.asarray(sketch[..., 0] > 0)
     for name, result in results.items():
         drawn = np.asarray(detect(result)[..., 0] > 0)
-        row = scores(lines, drawn, inside) | {"sketch": name, "masks": args.masks}
+        row = scores(lines, drawn, holes) | {"sketch": name, "masks": args.masks}
         print(json.dumps(row))
     if args.picture:
-        show(args.picture, image, mask, sketch, results)
+        drawn_on = jnp.where(mask > 0, 2 * sketch - 1, image)
+        show(args.picture, {"photo": image, "lines": drawn_on} | results)
 
 
 def scores(lines: np.ndarray, drawn: np.ndarray, inside: np.ndarray) -> dict:
@@ -78,24 +83,19 @@ def scores(lines: np.ndarray, drawn: np.ndarray, inside: np.ndarray) -> dict:
 
 def distances(points: np.ndarray, others: np.ndarray, far: float) -> np.ndarray:
     """Returns for each point of one map the distance to the nearest of the other."""
-    a, b = np.argwhere(points), np.argwhere(others)
-    if not len(b):
-        return np.full(len(a), far)
-    squared = ((a[:, None] - b[None]) ** 2).sum(-1).min(1)
-    return np.minimum(np.sqrt(squared), far)
+    if not others.any():
+        return np.full(points.sum(), far)
+    return np.minimum(ndimage.distance_transform_edt(~others)[points], far)
 
 
-def show(path: Path, image, mask, sketch, results) -> None:
-    """Writes truth, hole with lines, result without and with them, for six pictures."""
-    from PIL import Image
-
-    lines = jnp.where(mask > 0, 2 * sketch - 1, image)
-    columns = [image, lines, results["without"], results["with"]]
-    rows = np.concatenate([np.concatenate(list(c[:6]), axis=0) for c in columns], 1)
-    pixels = np.round((np.clip(rows, -1, 1) + 1) * 127.5).astype(np.uint8)
-    Image.fromarray(pixels).resize((pixels.shape[1] * 3, pixels.shape[0] * 3)).save(
-        path
-    )
+def show(path: Path, columns: dict[str, jax.Array]) -> None:
+    """Writes six pictures of each column, row by row."""
+    pictures = [
+        (title, images.to_uint8(np.asarray(column)[row]))
+        for row in range(min(6, len(columns["photo"])))
+        for title, column in columns.items()
+    ]
+    Image.fromarray(contact_sheet(pictures, len(columns))).save(path)
 
 
 if __name__ == "__main__":

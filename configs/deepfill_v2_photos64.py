@@ -18,7 +18,6 @@ from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
 FREE_FORM = "free_form(strokes=(2, 4), width=(5, 11))"
 """Holes of 25 % on average: the brush of 12 to 39 pixels is too broad for 64 pixels."""
 
-
 SURVEY = ("wide", "half", "expand", "super_resolve_2x", "alternating_lines")
 """Kinds of masks of RePaint (Lugmayr et al. 2022)."""
 

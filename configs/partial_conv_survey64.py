@@ -13,43 +13,26 @@ As partial_conv_photos64.py, with the six masks of RePaint (Lugmayr et al. 2022)
 free-form holes and a centre box. One network for all kinds learns each more slowly.
 """
 
-from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
+import dataclasses
+import runpy
+from pathlib import Path
 
-FREE_FORM = "free_form(strokes=(2, 4), width=(5, 11))"
-"""Holes of 25 % on average: the brush of 12 to 39 pixels is too broad for 64 pixels."""
+from jaxpaint.config import Checkpoint, Config, Eval, Log
 
 SURVEY = ("wide", "narrow", "super_resolve_2x", "alternating_lines", "half", "expand")
 
 
 def config() -> Config:
     """Returns the run."""
-    steps = 5000
-    return Config(
-        method="partial_conv",
+    plain = runpy.run_path(str(Path(__file__).with_name("partial_conv_photos64.py")))
+    run = plain["config"]()
+    steps, masks = 5000, (*SURVEY, plain["FREE_FORM"], "center")
+    return dataclasses.replace(
+        run,
         steps=steps,
-        options={
-            "levels": 5,
-            "width": 64,
-            "max_width": 96,
-            "perceptual": 0.0,
-            "style": 0.0,
-            "valid": 0.05,
-        },
-        data=Data(
-            image_size=64,
-            load_size=96,
-            min_crop=2 / 3,
-            masks=(*SURVEY, FREE_FORM, "center"),
-            batch_size=16,
-        ),
-        optim=Optim(
-            lr=1e-2,
-            warmup_steps=200,
-            decay_steps=steps,
-            final_lr=0.01,
-            ema_decay=0.999,
-        ),
-        eval=Eval(every=2500, images=62, masks=(*SURVEY, FREE_FORM, "center")),
+        data=dataclasses.replace(run.data, masks=masks),
+        optim=dataclasses.replace(run.optim, decay_steps=steps),
+        eval=Eval(every=2500, images=62, masks=masks),
         checkpoint=Checkpoint(every=500),
         log=Log(samples_every=2500),
     )

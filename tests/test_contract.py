@@ -1,7 +1,6 @@
 """What every registered method promises; a new method inherits these tests."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -140,15 +139,11 @@ def test_the_hole_is_filled_from_its_surroundings(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_method_keeps_no_state_between_calls(name):
-    # Traced anew it is the same program: nothing but its arguments decides.
+def test_jit_equals_eager(name):
     image, mask = batch(1)
-    first, second = (
-        str(jax.make_jaxpr(again.inpaint)(params(name), image, mask, KEY))
-        for again in (method(name), methods.make(name, **QUICK.get(name, {})))
-    )
-    hexadecimal = r"0x[0-9a-f]+"  # addresses of functions
-    assert re.sub(hexadecimal, "", first) == re.sub(hexadecimal, "", second)
+    eager = method(name).inpaint(params(name), image, mask, KEY)
+    jitted = compiled(name)(params(name), image, mask, KEY)
+    np.testing.assert_allclose(np.asarray(eager), np.asarray(jitted), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -163,11 +158,10 @@ def test_a_batch_equals_its_images_one_by_one(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_devices_equal_one(name):
-    image, mask = batch(2)
+def test_eight_devices_equal_one(name):
+    image, mask = batch(8)
     alone = compiled(name)(params(name), image, mask, KEY)
-    devices, auto = jax.devices()[:2], (jax.sharding.AxisType.Auto,)
-    mesh = jax.make_mesh((2,), ("data",), axis_types=auto, devices=devices)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     over = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     spread = compiled(name)(

@@ -117,6 +117,16 @@ def test_the_weights_that_come_with_the_package_fit_their_method(path: Path) -> 
     assert "photos/" in loaded.about["config"]
 
 
+def test_a_network_for_any_size_may_be_used_at_another() -> None:
+    loaded = weights.read(sample.WEIGHTS / "repaint.safetensors")
+    larger = loaded._replace(options=loaded.options | {"image_size": 64})
+    for (name, array), (other, same) in zip(
+        leaves(weights.fitting(larger).params), leaves(loaded.params), strict=True
+    ):
+        assert name == other
+        np.testing.assert_array_equal(array, same)
+
+
 def test_half_precision_is_half_the_size_and_reads_as_float32(
     run: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from jaxpaint import optimization
 from jaxpaint.config import Compute, Optim
 from jaxpaint.edges import canny
 from jaxpaint.errors import InputError
-from jaxpaint.images import check_size, compose
+from jaxpaint.images import check_batch, compose
 from jaxpaint.layers.spectral_norm import COLLECTION
 from jaxpaint.methods._deepfill_v2_networks import Generator
 from jaxpaint.methods._sn_patch_gan import Discriminator, absolute, hinge
@@ -93,7 +93,7 @@ def make(
         return image if channel_order == "rgb" else image[..., ::-1]
 
     def init(key: jax.Array, batch: Batch) -> State:
-        _check(batch, image_size)
+        check_batch(batch, image_size)
         keys = jax.random.split(key)
         image = jnp.zeros((1, image_size, image_size, 3))
         mask = jnp.zeros((1, image_size, image_size, 1))
@@ -166,7 +166,7 @@ def make(
         return loss
 
     def train_step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-        _check(batch, image_size)
+        check_batch(batch, image_size)
         image, mask = batch["image"], batch["mask"]
         batch = {"image": ordered(image), "mask": mask}
         if guided:
@@ -247,12 +247,3 @@ def _padded(x: jax.Array) -> jax.Array:
     """
     height, width = (-side % _MULTIPLE for side in x.shape[1:3])
     return jnp.pad(x, ((0, 0), (0, height), (0, width), (0, 0)), mode="reflect")
-
-
-def _check(batch: Batch, image_size: int) -> None:
-    image, mask = batch["image"], batch["mask"]
-    check_size(image, image_size)
-    if mask.shape != (*image.shape[:3], 1):
-        raise InputError(
-            f"masks have shape {list(mask.shape)}; want {[*image.shape[:3], 1]}"
-        )
