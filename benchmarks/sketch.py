@@ -85,7 +85,8 @@ def distances(points: np.ndarray, others: np.ndarray, far: float) -> np.ndarray:
     """Returns for each point of one map the distance to the nearest of the other."""
     if not others.any():
         return np.full(points.sum(), far)
-    return np.minimum(ndimage.distance_transform_edt(~others)[points], far)
+    distance = np.asarray(ndimage.distance_transform_edt(~others))
+    return np.minimum(distance[points], far)
 
 
 def show(path: Path, columns: dict[str, jax.Array]) -> None:
