@@ -379,11 +379,26 @@ def test_blue_first_is_red_first_with_turned_channels():
         ({"discriminator_width": 0}, "discriminator_width is 0"),
         ({"channel_order": "gbr"}, "channel_order is 'gbr'"),
         ({"known_weight": -1.0}, "must not be negative"),
+        ({"init_gain": 0.0}, "init_gain is 0.0; want more than 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, words):
     with pytest.raises(InputError, match=words):
         make(**options)
+
+
+def test_a_gain_of_3_keeps_the_amplitude_through_the_layers():
+    image = jax.random.uniform(KEY, (1, 32, 32, 3), minval=-1, maxval=1)
+    mask = jnp.zeros((1, 32, 32, 1)).at[:, 8:20, 8:20].set(1)
+
+    def amplitude(gain):
+        generator = Generator(16, gain)
+        variables = generator.init(KEY, image, mask)
+        coarse, refined = generator.apply(variables, image, mask)
+        return min(jnp.abs(coarse).mean(), jnp.abs(refined).mean())
+
+    assert amplitude(1.0) < 1e-5
+    assert amplitude(3.0) > 0.02
 
 
 # --- The method: inference.

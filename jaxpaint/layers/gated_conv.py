@@ -26,13 +26,16 @@ class GatedConv(nn.Module):
     upsample: bool = False
     """Whether the convolution sees `x` with each pixel doubled along both axes."""
     activation: Callable[[jax.Array], jax.Array] = nn.elu
+    gain: float = 1.0
+    """Of the features' kernel over Glorot's, at the start. The gate halves what passes;
+    with 1 a deep stack begins with an output of nearly nothing."""
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, I]` to `[B, ceil(H / stride), .., features]` of `dtype`."""
         size = (self.kernel_size, self.kernel_size, x.shape[-1], 2 * self.features)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), size)
+        kernel = self.param("kernel", self._kernel_init, size)
         bias = self.param("bias", nn.initializers.zeros, (2 * self.features,))
         y = convolve_same(
             x.astype(self.dtype),
@@ -44,3 +47,7 @@ class GatedConv(nn.Module):
         y = y + bias.astype(self.dtype)[None, None, None]
         features, gate = jnp.split(y, 2, axis=-1)
         return self.activation(features) * nn.sigmoid(gate)
+
+    def _kernel_init(self, key: jax.Array, size: tuple[int, ...]) -> jax.Array:
+        kernel = nn.initializers.glorot_uniform()(key, size)
+        return kernel.at[..., : self.features].multiply(self.gain)

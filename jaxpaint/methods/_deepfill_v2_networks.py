@@ -27,6 +27,8 @@ class Generator(nn.Module):
     """
 
     width: int = 48
+    gain: float = 1.0
+    """Of the layers' first weights, see `GatedConv`."""
     dtype: Any = jnp.float32
     remat: bool = False
 
@@ -46,7 +48,7 @@ class Generator(nn.Module):
           Float32 `[B, H, W, 3]` in [-1, 1], twice; known pixels are predicted too.
         """
         gated = nn.remat(GatedConv) if self.remat else GatedConv
-        gated = functools.partial(gated, dtype=self.dtype)
+        gated = functools.partial(gated, gain=self.gain, dtype=self.dtype)
         one, two, four = self.width // 2, self.width, 2 * self.width
 
         def encode(x: jax.Array, name: str, widths: tuple[int, ...]) -> jax.Array:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxpaint import hed as edge_network
 from jaxpaint import optimization
 from jaxpaint.config import Compute, Optim
 from jaxpaint.edges import canny
@@ -19,6 +20,9 @@ from jaxpaint.types import Batch, Method, Metrics, Params, Window
 _MULTIPLE = 8
 """Of which sides must be multiples: two halvings, and one in the attention."""
 
+_SURE = 0.6
+"""Above which HED's answer is a line, as in the official code."""
+
 
 class State(NamedTuple):
     """A training run."""
@@ -30,6 +34,8 @@ class State(NamedTuple):
     nothing is adversarial."""
     average: Params
     """Moving average of the generator's variables; `{}` without `optim.ema_decay`."""
+    hed: Params
+    """The edge network, which stays as it is; `{}` without one."""
 
 
 def make(
@@ -38,11 +44,13 @@ def make(
     width: int = 48,
     discriminator_width: int = 64,
     guided: bool = False,
+    hed: str = "",
     channel_order: str = "rgb",
     adversarial_weight: float = 1.0,
     l1_weight: float = 1.0,
     known_weight: float = 1.0,
     hinge_factor: float = 0.5,
+    init_gain: float = 1.0,
     optim: Optim = Optim(),  # noqa: B008 - frozen
     compute: Compute = Compute(),  # noqa: B008 - frozen
 ) -> Method:
@@ -53,7 +61,10 @@ def make(
         any size, and looks at about as much of a photo around a hole.
       width: of the generator's first layer, of which a gated convolution emits half.
       discriminator_width: features of the discriminator's first layer.
-      guided: whether lines tell what is in the hole: in training edges of the truth.
+      guided: whether lines tell what is in the hole: in training edges of the truth,
+        by Canny's detector.
+      hed: file of a network that finds them instead, see `jaxpaint.hed`; read once, by
+        `init`.
       channel_order: `rgb`, or `bgr` for networks that see blue first, as the released
         weights do; pictures are RGB in any case.
       adversarial_weight: of the generator's adversarial loss; 0 trains it without a
@@ -61,6 +72,9 @@ def make(
       l1_weight: of the mean absolute errors of the coarse and the refined picture.
       known_weight: of these errors on known pixels, against 1 in the hole.
       hinge_factor: of both terms of the discriminator's loss; paper: 1.
+      init_gain: of the generator's first weights over Glorot's, which are the official
+        code's: with them the first output is nearly nothing (1e-7 of the input), and a
+        run begins slowly. 3 keeps the amplitude through the layers.
       optim: how to train; official code: `b1` of 0.5.
       compute: precision and memory.
 
@@ -77,6 +91,10 @@ def make(
         )
     if channel_order not in ("rgb", "bgr"):
         raise InputError(f"channel_order is '{channel_order}'; want rgb or bgr")
+    if hed and not guided:
+        raise InputError("hed finds lines, for guided=True only; got guided=False")
+    if init_gain <= 0:
+        raise InputError(f"init_gain is {init_gain}; want more than 0, such as 3")
     if min(adversarial_weight, l1_weight, known_weight, hinge_factor) < 0:
         raise InputError(
             "adversarial_weight, l1_weight, known_weight and hinge_factor must not be "
@@ -84,7 +102,7 @@ def make(
         )
 
     dtype = jnp.dtype(compute.dtype)
-    generator = Generator(width, dtype, compute.remat)
+    generator = Generator(width, init_gain, dtype, compute.remat)
     discriminator = Discriminator(discriminator_width, dtype, compute.remat)
     optimizer = optimization.optimizer(optim)
 
@@ -108,7 +126,15 @@ def make(
         else:
             judge = optimization.begin({"params": {}}, optimizer)
         average = optimization.first_average(variables, optim)
-        return State(jnp.int32(0), artist, judge, average)
+        frozen = edge_network.read(hed) if hed else {}
+        return State(jnp.int32(0), artist, judge, average, frozen)
+
+    def lines_of(state: State, image: jax.Array) -> jax.Array:
+        """Returns the edges of pictures, 1 = edge."""
+        if not hed:
+            return canny(image)
+        sure = edge_network.edges(optimization.gathered(state.hed), image)
+        return (sure > _SURE).astype(jnp.float32)
 
     def paint(
         variables: Params,
@@ -170,7 +196,7 @@ def make(
         image, mask = batch["image"], batch["mask"]
         batch = {"image": ordered(image), "mask": mask}
         if guided:
-            batch["sketch"] = canny(image) * mask
+            batch["sketch"] = lines_of(state, image) * mask
         judge, metrics = state.discriminator, {}
         if adversarial_weight:
             grads, vectors, metrics = optimization.gradients(
@@ -195,7 +221,8 @@ def make(
             state.average, artist.variables(), optim.ema_decay, state.step
         )
         more["grad_norm/gen"] = optimization.norm(grads)
-        return State(state.step + 1, artist, judge, average), metrics | more
+        new = State(state.step + 1, artist, judge, average, state.hed)
+        return new, metrics | more
 
     def eval_params(state: State) -> Params:
         return state.average or state.generator.variables()

@@ -1,0 +1,146 @@
+"""Quality of RePaint's presets on photographs against network calls.
+
+    python benchmarks/presets.py --data PHOTOS/test --output eval/presets --limit 16 \
+        --features efficientnet_lite0.npz --plot docs/images/presets.png
+
+Runs `jaxpaint evaluate` with a row for each sampler and preset, on the six masks of the
+survey, at the size of the network; prints a table with the means over the masks and
+draws them over the number of network calls. Goes on where it was stopped, as
+`evaluate` does. Needs matplotlib.
+"""
+
+import argparse
+import contextlib
+import csv
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib import pyplot
+
+from jaxpaint.cli.main import main as jaxpaint
+from jaxpaint.diffusion import resampling
+from jaxpaint.diffusion.resampling import Resampling
+from jaxpaint.methods.repaint import PRESETS, Preset
+
+METRICS = {
+    "hole_l1": "L1 in the hole",
+    "psnr": "PSNR, dB",
+    "hole_ssim": "SSIM in the hole",
+    "kd_lite0": "kernel distance x 1,000",
+}
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    sampling: str
+    schedule: Preset
+    family: str
+    """Whose points the plot connects."""
+
+    def calls(self) -> int:
+        """Returns the number of network calls."""
+        levels, jump, repeats = self.schedule
+        if self.sampling == "lanpaint":
+            return levels * (repeats + 1)
+        visited = resampling.levels(levels, Resampling(jump, repeats))
+        return resampling.network_calls(resampling.folded(visited))
+
+
+def rows(names: list[str]) -> dict[str, Row]:
+    """Returns the rows of the presets of these names, and plain replacement."""
+    found = {
+        f"replacement_{levels}": Row("repaint", Preset(levels), "replacement")
+        for levels in (50, 100, 250)
+    }
+    for sampling, presets in PRESETS.items():
+        for name in names:
+            found[f"{sampling}_{name}"] = Row(sampling, presets[name], sampling)
+    return dict(sorted(found.items(), key=lambda item: item[1].calls()))
+
+
+def measure(table: dict[str, Row], args: argparse.Namespace) -> None:
+    """Runs the evaluation, row by row, so that each is kept when it is done."""
+    for label, row in table.items():
+        levels, jump, repeats = row.schedule
+        command = ["evaluate", "--data", str(args.data), "--output", str(args.output)]
+        command += ["--size", str(args.size), "--limit", str(args.limit)]
+        command += ["--methods", f"{label}=repaint", "--quiet"]
+        command += ["--batch-size", str(args.batch_size)]
+        if args.features:
+            command += ["--features", str(args.features)]
+        for option in (
+            f"sampling={row.sampling}",
+            f"levels={levels}",
+            f"jump={jump}",
+            f"repeats={repeats}",
+        ):
+            command += ["--option", f"{label}.{option}"]
+        with contextlib.redirect_stdout(sys.stderr):
+            code = jaxpaint(command)
+        if code:
+            raise SystemExit(code)
+
+
+def means(folder: Path) -> dict[str, dict[str, float]]:
+    """Returns each metric's mean over the masks, by row."""
+    values: dict[str, dict[str, list[float]]] = {}
+    with (folder / "table.csv").open() as file:
+        for line in csv.DictReader(file):
+            row = values.setdefault(line["method"], {})
+            row.setdefault(line["metric"], []).append(float(line["value"]))
+    return {
+        label: {metric: sum(found) / len(found) for metric, found in row.items()}
+        for label, row in values.items()
+    }
+
+
+def draw(table: dict[str, Row], scores: dict[str, dict[str, float]], to: Path) -> None:
+    """Writes the plot: a panel for each metric, a line for each sampler."""
+    figure, panels = pyplot.subplots(1, len(METRICS), figsize=(15, 3.6))
+    for panel, (metric, title) in zip(panels, METRICS.items(), strict=True):
+        for family in dict.fromkeys(row.family for row in table.values()):
+            points = [
+                (row.calls(), scores[label][metric])
+                for label, row in table.items()
+                if row.family == family and metric in scores[label]
+            ]
+            if points:
+                panel.plot(*zip(*points, strict=True), marker="o", label=family)
+        panel.set_xscale("log")
+        panel.set_xlabel("network calls")
+        panel.set_title(title)
+    panels[0].legend()
+    figure.tight_layout()
+    figure.savefig(to, dpi=80)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--features", type=Path)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--presets", default="draft,fast", help="names, with commas")
+    parser.add_argument("--plot", type=Path)
+    args = parser.parse_args()
+    table = rows(args.presets.split(","))
+    measure(table, args)
+    scores = means(args.output)
+    print(
+        "| row | levels/jump/repeats | calls | " + " | ".join(METRICS.values()) + " |"
+    )
+    print("| --- | --- | --- |" + " --- |" * len(METRICS))
+    for label, row in table.items():
+        found = [f"{scores[label].get(metric, float('nan')):.4g}" for metric in METRICS]
+        schedule = "/".join(str(x) for x in row.schedule)
+        print(f"| `{label}` | {schedule} | {row.calls()} | {' | '.join(found)} |")
+    if args.plot:
+        draw(table, scores, args.plot)
+
+
+if __name__ == "__main__":
+    main()
