@@ -20,4 +20,12 @@ def config() -> Config:
     """Returns the run."""
     plain = Path(__file__).with_name("deepfill_v2_photos64.py")
     run = runpy.run_path(str(plain))["config"]()
-    return dataclasses.replace(run, options={**run.options, "guided": True})
+    steps = 1400
+    return dataclasses.replace(
+        run,
+        steps=steps,
+        options={**run.options, "guided": True},
+        optim=dataclasses.replace(run.optim, decay_steps=steps, ema_decay=0.99),
+        eval=dataclasses.replace(run.eval, every=steps // 2),
+        checkpoint=dataclasses.replace(run.checkpoint, every=steps // 2),
+    )

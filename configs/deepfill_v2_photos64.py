@@ -24,7 +24,7 @@ SURVEY = ("wide", "half", "expand", "super_resolve_2x", "alternating_lines")
 
 def config() -> Config:
     """Returns the run."""
-    steps = 8000
+    steps = 4800
     return Config(
         method="deepfill_v2",
         steps=steps,
@@ -32,9 +32,11 @@ def config() -> Config:
             "image_size": 64,
             "width": 16,
             "discriminator_width": 16,
-            "adversarial_weight": 0.02,
+            "adversarial_weight": 0.0,
             # Learning to copy known pixels spoils their neighbours in the hole.
-            "known_weight": 0.1,
+            "known_weight": 0.05,
+            # With the official weights at the start, 200 steps give what 40 give here.
+            "init_gain": 3.0,
         },
         data=Data(
             image_size=64,
@@ -42,18 +44,18 @@ def config() -> Config:
             min_crop=2 / 3,
             # The kinds of the survey as well, for weights that know them.
             masks=(FREE_FORM,) * 4 + ("center", *SURVEY),
-            batch_size=16,
+            batch_size=8,
         ),
         optim=Optim(
-            # With 4e-3 the discriminator gave in at once and the errors stayed.
-            lr=1e-3,
+            # 3e-3 learns less.
+            lr=1.2e-3,
             b1=0.5,
             warmup_steps=100,
             decay_steps=steps,
             final_lr=0.01,
             ema_decay=0.999,
         ),
-        eval=Eval(every=500, images=62, batch_size=31, masks=(FREE_FORM, "center")),
-        checkpoint=Checkpoint(every=500, best=f"eval/{FREE_FORM}/hole_l1"),
-        log=Log(samples_every=1000),
+        eval=Eval(every=1200, images=62, batch_size=31, masks=(FREE_FORM, "center")),
+        checkpoint=Checkpoint(every=1200, best=f"eval/{FREE_FORM}/hole_l1"),
+        log=Log(samples_every=1200),
     )
