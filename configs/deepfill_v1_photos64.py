@@ -1,14 +1,20 @@
 """DeepFill v1 on a folder of photographs, at 64 pixels, on a CPU.
 
-Command:  python train.py configs/deepfill_v1_photos64.py --workdir runs/a \
+Command:  python train.py configs/deepfill_v1_photos64.py --workdir runs/first \
             data.train=PHOTOS/train data.validation=PHOTOS/test
+          and twice more from what came out, with warmup_steps=50: \
+            init_from=runs/first steps=2200 optim.decay_steps=2200 \
+            optim.ema_decay=0.998, then \
+            init_from=runs/second steps=1000 optim.decay_steps=1000 \
+            optim.ema_decay=0.995 optim.lr=5e-4 and nine boxes among 13 masks
 Hardware: 2 CPU cores, 4 GB of memory.
-Time:     not run to its end; 1.2 seconds a step on one core beside another run.
-Score:    not measured yet.
+Time:     22, 18 and @MIN@ minutes.
+Score:    L1 over the hole on 62 photographs, boxes: 0.1163, 0.1127 and @SCORE@ after the
+          runs; harmonic 0.1115, mean color @MEAN@.
 
-A network of half the published width. The critics take every second step, so that the
-generator learns in 4000, and count little: at 64 pixels the question is whether it
-beats the harmonic fill on boxes.
+A network of half the published width, without critics (adversarial_weight=0): on 64
+pixels the question is whether it beats the harmonic fill on boxes. With critics that
+take every second step it learns half as often.
 """
 
 from jaxpaint.config import Checkpoint, Config, Data, Eval, Log, Optim
@@ -19,7 +25,7 @@ SURVEY = ("wide", "half", "super_resolve_2x", "alternating_lines")
 
 def config() -> Config:
     """Returns the run."""
-    steps = 8000
+    steps = 3000
     return Config(
         method="deepfill_v1",
         steps=steps,
@@ -28,9 +34,10 @@ def config() -> Config:
             "width": 16,
             "critic_width": 16,
             "critic_steps": 1,
-            "adversarial_weight": 0.0003,
+            # Beside the errors, 0.0003 would be a small share.
+            "adversarial_weight": 0.0,
             # Learning to copy known pixels takes from what the hole could have.
-            "known_weight": 0.1,
+            "known_weight": 0.05,
         },
         data=Data(
             image_size=64,
@@ -39,19 +46,19 @@ def config() -> Config:
             # The kinds of the survey as well, for weights that know them. Not `expand`:
             # the losses look at the middle of a hole.
             masks=("deepfill_box",) * 5 + SURVEY,
-            batch_size=16,
+            batch_size=8,
         ),
         optim=Optim(
             # Ten times the published rate; three times as much learns less.
             lr=1e-3,
-            warmup_steps=200,
+            warmup_steps=100,
             decay_steps=steps,
             final_lr=0.01,
             b1=0.5,
             b2=0.9,
             ema_decay=0.999,
         ),
-        eval=Eval(every=500, images=62, batch_size=31, masks=("deepfill_box",)),
-        checkpoint=Checkpoint(every=500, best="eval/deepfill_box/hole_l1"),
-        log=Log(samples_every=1000),
+        eval=Eval(every=750, images=62, batch_size=31, masks=("deepfill_box",)),
+        checkpoint=Checkpoint(every=750, best="eval/deepfill_box/hole_l1"),
+        log=Log(samples_every=1500),
     )

@@ -389,7 +389,7 @@ LOW = [*GOOD, "--methods", "iterated_denoising", "--option"]
         ([*GOOD, "--checkpoint", "net"], "--checkpoint is 'net'; want LABEL=PATH"),
         ([*GOOD, "--checkpoint", "net=nowhere"], "nowhere"),
         ([*GOOD, *2 * ["--predictions", "a=DATA"]], "--predictions has 'a' twice"),
-        ([*GOOD, "--methods", "deepfill_v1"], "is learned and has no weights"),
+        ([*GOOD, "--methods", "context_encoder"], "is learned and has no weights"),
         ([*GOOD, "--option", "harmonik.a=1"], "unknown row in --option 'harmonik'"),
         ([*GOOD, "--option", "mean_color.a=1"], "has no options"),
         ([*LOW, "iterated_denoising.passes=0"], "passes is 0; want 1 or more"),
