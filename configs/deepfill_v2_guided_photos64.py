@@ -3,8 +3,11 @@
 Command:  python train.py configs/deepfill_v2_guided_photos64.py --workdir runs/a \
             data.train=PHOTOS/train data.validation=PHOTOS/test
 Hardware: 2 CPU cores, 4 GB of memory.
-Time:     not measured.
-Score:    not measured. (The validation scores are those without a sketch.)
+Time:     7 minutes.
+Score:    L1 over the hole on 62 photographs without a sketch, free-form and box: 0.1146
+          and 0.1389. benchmarks/sketch.py, centre box: from a line to the next edge of
+          the result 4.59 pixels with the sketch and 5.06 without, 27.6 % and 24.4 % of
+          the lines have one within a pixel. A short run: lines only begin to lead.
 
 As deepfill_v2_photos64.py, with the edges of the truth inside the hole as a sketch.
 """
@@ -20,12 +23,12 @@ def config() -> Config:
     """Returns the run."""
     plain = Path(__file__).with_name("deepfill_v2_photos64.py")
     run = runpy.run_path(str(plain))["config"]()
-    steps = 1400
+    steps = 1000
     return dataclasses.replace(
         run,
         steps=steps,
         options={**run.options, "guided": True},
         optim=dataclasses.replace(run.optim, decay_steps=steps, ema_decay=0.99),
-        eval=dataclasses.replace(run.eval, every=steps // 2),
-        checkpoint=dataclasses.replace(run.checkpoint, every=steps // 2),
+        eval=dataclasses.replace(run.eval, every=steps),
+        checkpoint=dataclasses.replace(run.checkpoint, every=steps),
     )
