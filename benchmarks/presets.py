@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib import pyplot
+from samplers import pairs
 
 from jaxpaint.cli.main import main as jaxpaint
 from jaxpaint.diffusion import resampling
-from jaxpaint.diffusion.resampling import Resampling
 from jaxpaint.methods.repaint import PRESETS, Preset
 
 METRICS = {
@@ -36,51 +36,42 @@ class Row(NamedTuple):
 
     sampling: str
     schedule: Preset
-    family: str
-    """Whose points the plot connects."""
 
     def calls(self) -> int:
         """Returns the number of network calls."""
-        levels, jump, repeats = self.schedule
         if self.sampling == "lanpaint":
-            return levels * (repeats + 1)
-        visited = resampling.levels(levels, Resampling(jump, repeats))
-        return resampling.network_calls(resampling.folded(visited))
+            return self.schedule.levels * (self.schedule.repeats + 1)
+        return resampling.network_calls(pairs(*self.schedule))
 
 
 def rows(names: list[str]) -> dict[str, Row]:
     """Returns the rows of the presets of these names, and plain replacement."""
     found = {
-        f"replacement_{levels}": Row("repaint", Preset(levels), "replacement")
+        f"replacement_{levels}": Row("repaint", Preset(levels))
         for levels in (50, 100, 250)
     }
     for sampling, presets in PRESETS.items():
         for name in names:
-            found[f"{sampling}_{name}"] = Row(sampling, presets[name], sampling)
+            found[f"{sampling}_{name}"] = Row(sampling, presets[name])
     return dict(sorted(found.items(), key=lambda item: item[1].calls()))
 
 
 def measure(table: dict[str, Row], args: argparse.Namespace) -> None:
-    """Runs the evaluation, row by row, so that each is kept when it is done."""
+    """Runs the evaluation."""
+    methods = ",".join(f"{label}=repaint" for label in table)
+    command = ["evaluate", "--data", str(args.data), "--output", str(args.output)]
+    command += ["--size", str(args.size), "--limit", str(args.limit)]
+    command += ["--methods", methods, "--batch-size", str(args.batch_size)]
+    if args.features:
+        command += ["--features", str(args.features)]
     for label, row in table.items():
-        levels, jump, repeats = row.schedule
-        command = ["evaluate", "--data", str(args.data), "--output", str(args.output)]
-        command += ["--size", str(args.size), "--limit", str(args.limit)]
-        command += ["--methods", f"{label}=repaint", "--quiet"]
-        command += ["--batch-size", str(args.batch_size)]
-        if args.features:
-            command += ["--features", str(args.features)]
-        for option in (
-            f"sampling={row.sampling}",
-            f"levels={levels}",
-            f"jump={jump}",
-            f"repeats={repeats}",
-        ):
-            command += ["--option", f"{label}.{option}"]
-        with contextlib.redirect_stdout(sys.stderr):
-            code = jaxpaint(command)
-        if code:
-            raise SystemExit(code)
+        settings = {"sampling": row.sampling, **row.schedule._asdict()}
+        for name, value in settings.items():
+            command += ["--option", f"{label}.{name}={value}"]
+    with contextlib.redirect_stdout(sys.stderr):
+        code = jaxpaint(command)
+    if code:
+        raise SystemExit(code)
 
 
 def means(folder: Path) -> dict[str, dict[str, float]]:
@@ -100,14 +91,13 @@ def draw(table: dict[str, Row], scores: dict[str, dict[str, float]], to: Path) -
     """Writes the plot: a panel for each metric, a line for each sampler."""
     figure, panels = pyplot.subplots(1, len(METRICS), figsize=(15, 3.6))
     for panel, (metric, title) in zip(panels, METRICS.items(), strict=True):
-        for family in dict.fromkeys(row.family for row in table.values()):
-            points = [
-                (row.calls(), scores[label][metric])
-                for label, row in table.items()
-                if row.family == family and metric in scores[label]
-            ]
-            if points:
-                panel.plot(*zip(*points, strict=True), marker="o", label=family)
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for label, row in table.items():
+            if metric in scores[label]:
+                point = row.calls(), scores[label][metric]
+                lines.setdefault(label.rpartition("_")[0], []).append(point)
+        for name, points in lines.items():
+            panel.plot(*zip(*points, strict=True), marker="o", label=name)
         panel.set_xscale("log")
         panel.set_xlabel("network calls")
         panel.set_title(title)

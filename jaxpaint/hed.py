@@ -14,12 +14,15 @@ from flax import linen as nn
 
 from jaxpaint import convert, torch_file
 from jaxpaint.convert import coverage
+from jaxpaint.convert.coverage import Source
 from jaxpaint.errors import InputError
 from jaxpaint.layers.convolution import convolve
 from jaxpaint.types import Params
 
 _STAGES = ("One", "Two", "Thr", "Fou", "Fiv")
 _LAYERS = (2, 2, 3, 3, 3)
+_ANY = (".",)
+"""Names that may stay unused: a file may hold more than edges need."""
 _BGR_MEAN = (104.00698793, 116.66876762, 122.67891434)
 
 
@@ -31,52 +34,50 @@ def read(path: Path | str) -> Params:
     licence, and weighs its stages equally.
 
     Raises:
-      InputError: a file that cannot be read, or that lacks a layer.
+      InputError: a file that cannot be read, or whose layers are others.
     """
     arrays = convert.state_dict(torch_file.load(path))
-    missing, misshaped = [], []
-
-    def layer(key: str, inputs: int, size: int) -> dict[str, np.ndarray]:
-        weight, bias = (arrays.get(f"{key}.{name}") for name in ("weight", "bias"))
-        if weight is None or bias is None:
-            missing.append(key)
-        elif weight.shape[1:] != (inputs, size, size) or bias.shape != weight.shape[:1]:
-            misshaped.append(f"{key}.weight is {list(weight.shape)}")
-        else:
-            kernel = np.asarray(weight.transpose(2, 3, 1, 0), np.float32)
-            return {"kernel": kernel, "bias": np.asarray(bias, np.float32)}
-        return {"kernel": np.zeros((size, size, inputs, 1)), "bias": np.zeros(1)}
-
-    ours = any(key.startswith("block1.") for key in arrays)
+    equal = any(key.startswith("block1.") for key in arrays)
     prefix = "module" if "moduleVggOne.0.weight" in arrays else "net"
-    params, channels = {}, 3
+    template, sources = {}, {}
+
+    def layer(name: str, key: str, inputs: int, size: int) -> int:
+        """Asks for a layer; returns how many channels the file has for it."""
+        channels = len(arrays.get(f"{key}.weight", ()))
+        template[name] = {
+            "kernel": np.empty((size, size, inputs, channels), np.float32),
+            "bias": np.empty(channels, np.float32),
+        }
+        sources[f"{name}.kernel"] = coverage.conv(f"{key}.weight")
+        sources[f"{name}.bias"] = Source(f"{key}.bias")
+        return channels
+
+    channels = 3
     for stage, (name, count) in enumerate(zip(_STAGES, _LAYERS, strict=True), start=1):
         for number in range(count):
             # There a pooling is the first of a stage, and each layer has a ReLU.
             place = 2 * number + (stage > 1)
             key = f"{prefix}Vgg{name}.{place}"
-            key = f"block{stage}.convs.{number}" if ours else key
-            params[f"conv{stage}_{number}"] = found = layer(key, channels, 3)
-            channels = found["kernel"].shape[-1]
-        key = f"block{stage}.projection" if ours else f"{prefix}Score{name}"
-        params[f"score{stage}"] = layer(key, channels, 1)
-    if ours:
-        norm = arrays.get("norm")
-        if norm is None or norm.size != 3:
-            missing.append("norm")
-        else:
-            params["mean"] = np.asarray(norm, np.float32).reshape(3)
-        params["combine"] = {
-            "kernel": np.full((1, 1, len(_STAGES), 1), 1 / len(_STAGES), np.float32),
-            "bias": np.zeros(1, np.float32),
+            key = f"block{stage}.convs.{number}" if equal else key
+            channels = layer(f"conv{stage}_{number}", key, channels, 3)
+        key = f"block{stage}.projection" if equal else f"{prefix}Score{name}"
+        layer(f"score{stage}", key, channels, 1)
+    if equal:
+        template["mean"] = np.empty(3, np.float32)
+        sources["mean"] = Source("norm", np.ravel)
+        share = np.full((1, 1, len(_STAGES), 1), 1 / len(_STAGES), np.float32)
+        combine = {"kernel": share, "bias": np.zeros(1, np.float32)}
+        return {
+            **coverage.assemble(template, arrays, sources, _ANY),
+            "combine": combine,
         }
-    else:
-        params["combine"] = layer(f"{prefix}Combine.0", len(_STAGES), 1)
-        params["mean"] = np.array(_BGR_MEAN[::-1], np.float32)
-        first = params["conv1_0"]
-        params["conv1_0"] = {**first, "kernel": first["kernel"][:, :, ::-1]}
-    coverage.report(missing, [], misshaped)
-    return params
+    layer("combine", f"{prefix}Combine.0", len(_STAGES), 1)
+    blue = sources["conv1_0.kernel"]
+    sources["conv1_0.kernel"] = Source(
+        blue.key, lambda x: blue.transform(x)[:, :, ::-1]
+    )
+    mean = np.array(_BGR_MEAN[::-1], np.float32)
+    return {**coverage.assemble(template, arrays, sources, _ANY), "mean": mean}
 
 
 def edges(params: Params, image: jax.Array) -> jax.Array:
