@@ -33,6 +33,8 @@ def config() -> Config:
         steps=steps,
         options={
             "image_size": 64,
+            # At other sizes such a small network errs.
+            "fixed_size": True,
             "width": 16,
             "critic_width": 16,
             "critic_steps": 1,

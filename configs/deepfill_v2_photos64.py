@@ -36,6 +36,8 @@ def config() -> Config:
         steps=steps,
         options={
             "image_size": 64,
+            # At other sizes such a small network errs.
+            "fixed_size": True,
             "width": 16,
             "discriminator_width": 16,
             "adversarial_weight": 0.0,

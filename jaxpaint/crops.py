@@ -13,8 +13,14 @@ class Crop(NamedTuple):
     """`[B, S, S, C]`; pixels of mixed origin show what is known of them."""
     mask: jax.Array
     """`[B, S, S, 1]`, 1 = hole: less than half of the pixel is known."""
+    take: tuple[jax.Array, jax.Array]
+    """Weights `[B, S, H]` and `[B, S, W]` that cut the square out."""
     put: tuple[jax.Array, jax.Array]
     """Weights `[B, H, S]` and `[B, W, S]` that bring results back."""
+
+    def cut(self, picture: jax.Array) -> jax.Array:
+        """Returns the square `[B, S, S, C]` of another picture `[B, H, W, C]`."""
+        return resample(picture, *self.take)
 
     def back(self, result: jax.Array) -> jax.Array:
         """Returns `[B, S, S, C]` at its place in `[B, H, W, C]`; continued outside."""
@@ -42,7 +48,8 @@ def around_hole(image: jax.Array, mask: jax.Array, size: int) -> Crop:
     share = resample(1 - mask, *take)
     known = resample(jnp.where(mask > 0.5, 0, image), *take)
     hole = (share < 0.5).astype(jnp.float32)
-    return Crop(known / jnp.maximum(share, 1e-6), hole, (put[0], put[1]))
+    known = known / jnp.maximum(share, 1e-6)
+    return Crop(known, hole, (take[0], take[1]), (put[0], put[1]))
 
 
 def extent(mask: jax.Array, axes: tuple[int, int]) -> tuple[jax.Array, jax.Array]:

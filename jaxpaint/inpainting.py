@@ -52,7 +52,7 @@ def _prepared(name: str, options: tuple[tuple[str, object], ...]) -> tuple:
                     "want weights that fit the method's options"
                 )
             tell(number / len(stages.parts))
-        return finish(carry)
+        return finish(carry, *pictures[:2])
 
     return method, fill
 

@@ -79,7 +79,9 @@ def plan(hole: np.ndarray, window: Window) -> Plan:
     # Wide parts first: the thin ones that lead into them then find them filled.
     late = {number for _, numbers in thin for number in numbers}
     groups.sort(key=lambda group: late.issuperset(group[1]))
-    sides = _few([_side(box, window) for box, _ in groups])
+    sides = [_side(group, window) for group in groups]
+    if not window.size:
+        sides = _few(sides)
     pieces: list[Piece] = []
     for (box, numbers), side in zip(groups, sides, strict=True):
         cut = _square(box, side, hole.shape)
@@ -143,13 +145,29 @@ def _longer(box: Box) -> int:
     return max(s.stop - s.start for s in box)
 
 
-def _side(box: Box, window: Window) -> int:
+def _side(hole: Hole, window: Window) -> int:
+    box, numbers = hole
     longer = _longer(box)
+    if window.size:
+        relative = 0 if len(numbers) > 1 and _fit(box, window) else window.relative
+        wanted = longer + 2 * max(window.margin, int(np.ceil(relative * longer)))
+        side = window.size
+        while side < wanted:
+            side *= 2
+        return side
     wanted = longer + 2 * (window.margin + int(np.ceil(window.relative * longer)))
     side = _SMALLEST
     while side + _EXTRA < wanted:
         side *= 2
     return side + _EXTRA
+
+
+def _fit(box: Box, window: Window) -> bool:
+    """Whether the method sees holes with such a common box at the size that they have.
+
+    Unlike one hole of that size, several leave something known between them.
+    """
+    return _longer(box) + 2 * window.margin <= window.size
 
 
 def _few(sides: list[int]) -> list[int]:
@@ -191,20 +209,22 @@ def _group(holes: list[Hole], window: Window, limit: int) -> list[Hole]:
     """
 
     def cost(groups: list[Hole]) -> int:
-        sides = (min(_side(box, window), limit) for box, _ in groups)
+        sides = (min(_side(group, window), limit) for group in groups)
         return sum(side**2 + _CALL_PIXELS for side in sides)
 
     if len(holes) < 2:
         return holes
     box = functools.reduce(_union, (box for box, _ in holes))
-    side = min(_side(box, window), limit)
     together = [(box, [number for _, numbers in holes for number in numbers])]
+    side = min(_side(together[0], window), limit)
     axis = int(box[1].stop - box[1].start > box[0].stop - box[0].start)
     ordered = sorted(holes, key=lambda hole: hole[0][axis].start + hole[0][axis].stop)
     middle = len(ordered) // 2
     apart = _group(ordered[:middle], window, limit)
     apart += _group(ordered[middle:], window, limit)
     joinable = side <= (limit if limit <= _ONE_WINDOW else _LARGEST)
+    if window.size:
+        joinable = _fit(box, window)
     return together if joinable and cost(together) <= cost(apart) else apart
 
 

@@ -38,8 +38,10 @@ class Window(NamedTuple):
     hole by a vanishing amount only.
     """
 
-    scales: bool = False
-    """Whether the method itself brings holes of any size to the one it was made for."""
+    size: int = 0
+    """Side of the square that the method sees of any window, if it has one: it scales
+    larger windows down to it, by which holes lose detail. Windows are this large, or
+    larger by powers of two, and holes share one only where none has to be scaled."""
 
 
 class Stages(NamedTuple):
@@ -47,7 +49,11 @@ class Stages(NamedTuple):
     far they are, and to stop them. One after another they give what `inpaint` does."""
 
     begin: Callable[[Params, jax.Array, jax.Array, jax.Array], Any]
-    """`(params, image, mask, key) -> carry`."""
+    """`(params, image, mask, key) -> carry`.
+
+    Where the method sees squares of one size, the carry has the same shapes for all
+    images: `advance`, the long part, is then compiled once.
+    """
 
     parts: tuple[Any, ...]
     """Pytrees of arrays, of the same shapes: what `advance` does, part by part."""
@@ -55,8 +61,8 @@ class Stages(NamedTuple):
     advance: Callable[[Params, Any, Any], Any]
     """`(params, carry, part) -> carry`."""
 
-    finish: Callable[[Any], jax.Array]
-    """`(carry) -> image`."""
+    finish: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    """`(carry, image, mask) -> image`."""
 
     broken: Callable[[Any], jax.Array]
     """`(carry) -> number of the first step whose result is not finite`, or -1."""

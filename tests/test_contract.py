@@ -236,7 +236,7 @@ def test_stages_give_what_inpaint_gives(name):
         carry = advance(params(name), carry, part)
     whole = compiled(name)(params(name), image, mask, KEY)
     np.testing.assert_allclose(
-        np.asarray(stages.finish(carry)), np.asarray(whole), atol=1e-5
+        np.asarray(stages.finish(carry, image, mask)), np.asarray(whole), atol=1e-5
     )
     assert stages.broken(carry) == -1
 

@@ -492,6 +492,34 @@ def test_sides_that_do_not_fit_are_mirrored_and_colors_turned():
     np.testing.assert_allclose(turned[:, :13, :22, ::-1], result, atol=1e-5)
 
 
+def test_with_a_fixed_size_nothing_but_squares_of_it_is_seen():
+    params = make().eval_params(compiled()[0])
+    image = jax.random.uniform(KEY, (1, 30, 40, 3), minval=-1)
+    mask = jnp.zeros((1, 30, 40, 1)).at[:, 3:10, 20:28].set(1)
+    cut = slice(None), slice(0, SIZE), slice(16, 16 + SIZE)
+    result = jax.jit(make(fixed_size=True).inpaint)(params, image, mask, KEY)
+    square = jax.jit(make().inpaint)(params, image[cut], mask[cut], KEY)
+    np.testing.assert_allclose(result[cut], square, atol=1e-5)
+    whole = jax.jit(make().inpaint)(params, image, mask, KEY)
+    assert np.abs(result - whole).max() > 1e-4
+
+
+def test_errors_of_holes_of_any_shape_are_means_over_them():
+    method, data = make(box_loss=False, **WITHOUT), batch(2)
+    ring = jnp.ones_like(data["mask"]).at[:, 4:12, 4:12].set(0)
+    state = jax.jit(method.init)(KEY, data)
+    _, metrics = jax.jit(method.train_step)(state, data | {"mask": ring}, KEY)
+    pictures = Generator(4).apply(
+        state.generator.variables(), jnp.where(ring > 0, 0, data["image"]), ring
+    )
+    weights = (1.2, 1.0)
+    errors = [np.abs(np.asarray(p) - np.asarray(data["image"])) for p in pictures]
+    inside = np.broadcast_to(np.asarray(ring) > 0, errors[0].shape)
+    for name, where in (("loss/hole", inside), ("loss/known", ~inside)):
+        want = sum(w * e[where].mean() for w, e in zip(weights, errors, strict=True))
+        np.testing.assert_allclose(metrics[name], want, rtol=1e-4)
+
+
 def test_networks_have_as_many_parameters_as_the_released_ones():
     method = methods.make("deepfill_v1")
     init = functools.partial(method.init, batch=methods.example(256))

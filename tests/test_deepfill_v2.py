@@ -466,6 +466,28 @@ def test_grey_pictures_are_filled():
     close(result, color.mean(-1, keepdims=True), atol=1e-5)
 
 
+def test_with_a_fixed_size_nothing_but_squares_of_it_is_seen():
+    variables = loud(compiled()[1].generator.variables())
+    inpaint = jax.jit(make(fixed_size=True).inpaint)
+    data = batch(1, 40)
+    image = data["image"][:, :30]
+    mask = jnp.zeros((1, 30, 40, 1)).at[:, 3:10, 20:28].set(1)
+    cut = slice(None), slice(0, SIZE), slice(16, 16 + SIZE)
+    square = jax.jit(make().inpaint)(variables, image[cut], mask[cut], KEY)
+    close(inpaint(variables, image, mask, KEY)[cut], square, atol=1e-5)
+    # Twice as large a hole in a picture twice as large is the same one, scaled.
+    double = [jnp.repeat(jnp.repeat(x, 2, 1), 2, 2) for x in (image, mask)]
+    hole = jnp.repeat(jnp.repeat(mask, 2, 1), 2, 2) > 0
+    large = inpaint(variables, *double, KEY)
+    np.testing.assert_array_equal(
+        np.where(hole, 0, large), np.where(hole, 0, double[0])
+    )
+    small = jnp.repeat(jnp.repeat(inpaint(variables, image, mask, KEY), 2, 1), 2, 2)
+    loose = jax.jit(make().inpaint)(variables, *double, KEY)
+    apart, without = (np.abs(x - small).sum() for x in (large, loose))
+    assert apart < 0.5 * without
+
+
 # --- Lines.
 
 
@@ -492,6 +514,17 @@ def test_lines_in_the_hole_change_the_fill_and_others_do_not():
     changed = np.abs(led(params, *data.values(), lines, KEY) - without)
     assert changed.max() > 1e-4
     assert np.where(data["mask"] > 0, 0, changed).max() == 0
+
+
+def test_thin_lines_stay_lines_where_a_hole_is_scaled():
+    method = make(guided=True, fixed_size=True)
+    params = loud(guided()[1].generator.variables())
+    image = batch(1, 2 * SIZE)["image"]
+    mask = jnp.zeros((1, 32, 32, 1)).at[:, 8:24, 8:24].set(1)
+    line = jnp.zeros_like(mask).at[:, 15].set(1)
+    led = jax.jit(method.guided)
+    without = led(params, image, mask, 0 * line, KEY)
+    assert np.abs(led(params, image, mask, line, KEY) - without).max() > 1e-4
 
 
 def test_training_draws_the_edges_of_the_truth_into_the_hole():

@@ -8,6 +8,7 @@ from jaxpaint import regions
 from jaxpaint.types import Window
 
 LOCAL = Window(margin=4, splits=True)
+SQUARE = Window(margin=8, relative=0.5, size=64)
 
 
 def photo(height, width, seed=0):
@@ -54,7 +55,7 @@ def scratch(height, width):
     ],
     ids=["specks", "scratch", "blots", "diagonal"],
 )
-@pytest.mark.parametrize("window", [LOCAL, Window(margin=20, relative=0.5)])
+@pytest.mark.parametrize("window", [LOCAL, Window(margin=20, relative=0.5), SQUARE])
 def test_each_hole_pixel_is_pasted_exactly_once_from_inside_its_window(hole, window):
     plan = regions.plan(hole, window)
     pasted = np.zeros(hole.shape, int)
@@ -81,6 +82,29 @@ def test_many_holes_take_few_shapes():
     plan = regions.plan(specks(3000, 4000, 300), LOCAL)
     shapes = {tuple(s.stop - s.start for s in piece.window) for piece in plan.pieces}
     assert len(shapes) <= 3
+
+
+@pytest.mark.parametrize(
+    ("boxes", "sides"),
+    [
+        ([(100, 100, 30)], [64]),
+        # Two times its side, for surroundings: scaled by two.
+        ([(100, 100, 40)], [128]),
+        # Together in 48 pixels: as large as one hole may not be.
+        ([(100, 100, 10), (138, 130, 10)], [64]),
+        ([(100, 100, 10), (139, 130, 10)], [64, 64]),
+        # A hole that is scaled makes no other one lose detail.
+        ([(20, 20, 40), (100, 100, 10)], [64, 128]),
+    ],
+)
+def test_holes_share_a_square_of_one_size_where_none_is_scaled(boxes, sides):
+    hole = np.zeros((300, 300), bool)
+    for row, col, side in boxes:
+        hole[row : row + side, col : col + side] = True
+    pieces = regions.plan(hole, SQUARE).pieces
+    for piece in pieces:
+        assert len({s.stop - s.start for s in piece.window}) == 1
+    assert sorted(s.stop - s.start for s, _ in (p.window for p in pieces)) == sides
 
 
 def test_a_long_thin_hole_costs_far_less_than_its_box():

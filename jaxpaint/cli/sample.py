@@ -244,7 +244,7 @@ def _load(args: argparse.Namespace) -> tuple["Params", dict[str, object]]:
             raise InputError(
                 f"--option {', '.join(changes)} does not fit {args.checkpoint}: {error}"
             ) from None
-    scales = methods.make(args.method, **options).window.scales
+    scales = methods.make(args.method, **options).window.size > 0
     # Lines are drawn for the picture as it is.
     if args.max_side is None and not scales and not args.sketch:
         args.max_side = 2 * loaded.image_size

@@ -248,10 +248,14 @@ def make(
 
     if whole_image:
         # Holes were 20 to 30 % of the training pictures: half of their sides.
-        window = Window(margin=8, relative=0.5, scales=True)
+        window = Window(margin=image_size // 8, relative=0.5, size=image_size)
     else:
         ratio = image_size / (image_size // 2 - 2 * overlap)
-        window = Window(margin=8, relative=(ratio - 1) / 2, scales=True)
+        window = Window(
+            margin=image_size // 4 + overlap,
+            relative=(ratio - 1) / 2,
+            size=image_size,
+        )
     return Method(init, train_step, eval_params, inpaint, window, load_params)
 
 

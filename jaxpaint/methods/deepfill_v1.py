@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxpaint import losses, optimization
+from jaxpaint import crops, losses, optimization
 from jaxpaint.config import Compute, Optim
 from jaxpaint.errors import InputError, unknown_name
 from jaxpaint.images import check_size, compose
@@ -56,6 +56,7 @@ def make(
     width: int = 32,
     critic_width: int = 64,
     discount: float = 0.9,
+    box_loss: bool = True,
     hole_weight: float = 1.2,
     known_weight: float = 1.2,
     coarse_weight: float = 1.2,
@@ -65,6 +66,7 @@ def make(
     critic_steps: int = 5,
     pretrain_coarse: bool = False,
     channel_order: str = "rgb",
+    fixed_size: bool = False,
     optim: Optim = Optim(),  # noqa: B008 - frozen
     compute: Compute = Compute(),  # noqa: B008 - frozen
 ) -> Method:
@@ -87,6 +89,8 @@ def make(
       critic_width: of the critics' first layer.
       discount: of the weights in the box, for each pixel away from its border; official
         code: 0.9, paper: 0.99.
+      box_loss: False takes the error of the hole itself, undiscounted, in place of that
+        of the box: for masks that are no boxes.
       hole_weight: of the discounted absolute error in the box.
       known_weight: of the absolute error of known pixels.
       coarse_weight: of the coarse picture in both, against 1 of the refined one.
@@ -99,6 +103,9 @@ def make(
         then the result.
       channel_order: in which the network takes and gives colors: "rgb", or "bgr" for
         the weights of the official code.
+      fixed_size: whether the network sees nothing but squares of `image_size`, cut out
+        around the hole and scaled where that is large. For networks trained on one
+        small size, which err at others.
       optim: how to train; official code: `lr` of 1e-4, `b1` of 0.5, `b2` of 0.9.
       compute: precision and memory.
 
@@ -135,6 +142,13 @@ def make(
     def judge(name: str, params: Params, picture: jax.Array) -> jax.Array:
         return jnp.asarray(critics[name].apply({"params": params[name]}, picture))
 
+    def reconstruct(picture: jax.Array, image: jax.Array, mask: jax.Array):
+        """Returns the error of the hole, or of its box, and of known pixels."""
+        if box_loss:
+            return reconstruction(picture, image, mask, discount)
+        known = mean_error(picture, image, 1 - mask)
+        return mean_error(picture, image, mask), known
+
     def generator_loss(judges: Params):
         def loss(params: Params, stats: Params, batch: Batch, key: jax.Array):
             del key
@@ -145,7 +159,7 @@ def make(
                 weighted = weighted[:1]
             metrics = {"loss/hole": jnp.float32(0), "loss/known": jnp.float32(0)}
             for weight, picture in weighted:
-                hole, known = reconstruction(picture, image, mask, discount)
+                hole, known = reconstruct(picture, image, mask)
                 metrics["loss/hole"] += weight * hole
                 metrics["loss/known"] += weight * known
             total = hole_weight * metrics["loss/hole"]
@@ -259,26 +273,36 @@ def make(
         average = optimization.first_average(params, optim)
         return state._replace(generator=network, average=average)
 
-    def inpaint(
-        params: Params, image: jax.Array, mask: jax.Array, key: jax.Array
-    ) -> jax.Array:
-        del key
-        height, width, channels = image.shape[1:]
+    def refine(params: Params, known: jax.Array, mask: jax.Array) -> jax.Array:
+        """Returns the last picture, of RGB pictures of any size."""
+        height, width = known.shape[1:3]
         pads = [(0, 0), (0, -height % _MULTIPLE), (0, -width % _MULTIPLE), (0, 0)]
-        known = jnp.where(mask > 0.5, 0, image)
-        known = jnp.broadcast_to(known, (*image.shape[:3], 3))
         pictures = draw(
             params["params"],
             jnp.pad(known, pads, mode="reflect"),
             jnp.pad(mask, pads, mode="reflect"),
         )
-        fill = pictures[0 if pretrain_coarse else 1][:, :height, :width]
-        if channels == 1:
+        return pictures[0 if pretrain_coarse else 1][:, :height, :width]
+
+    def inpaint(
+        params: Params, image: jax.Array, mask: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        del key
+        known = jnp.where(mask > 0.5, 0, image)
+        known = jnp.broadcast_to(known, (*image.shape[:3], 3))
+        if fixed_size:
+            crop = crops.around_hole(known, mask, image_size)
+            fill = crop.back(refine(params, crop.image, crop.mask))
+        else:
+            fill = refine(params, known, mask)
+        if image.shape[-1] == 1:
             fill = jnp.mean(fill, axis=-1, keepdims=True)
         return compose(image, fill, mask)
 
     # Holes in training have nearly half of the pictures' sides.
     window = Window(margin=image_size // 4, relative=0.5)
+    if fixed_size:
+        window = Window(margin=image_size // 8, relative=0.5, size=image_size)
     return Method(init, train_step, eval_params, inpaint, window, load_params)
 
 
@@ -329,9 +353,16 @@ def reconstruction(
     hole = losses.masked_l1(
         crop(picture, corner, box), crop(image, corner, box), weights
     )
-    known = 1 - mask
-    share = jnp.mean(known, axis=(1, 2, 3), keepdims=True)
-    return hole, losses.masked_l1(picture, image, known / jnp.maximum(share, 1e-6))
+    return hole, mean_error(picture, image, 1 - mask)
+
+
+def mean_error(picture: jax.Array, image: jax.Array, where: jax.Array) -> jax.Array:
+    """Returns the mean absolute error where the mask `[B, H, W, 1]` is 1.
+
+    Each picture's own mean counts alike.
+    """
+    share = jnp.mean(where, axis=(1, 2, 3), keepdims=True)
+    return losses.masked_l1(picture, image, where / jnp.maximum(share, 1e-6))
 
 
 def wasserstein(

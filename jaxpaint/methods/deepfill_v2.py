@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpaint import hed as edge_network
-from jaxpaint import optimization
+from jaxpaint import crops, optimization
 from jaxpaint.config import Compute, Optim
 from jaxpaint.edges import canny
 from jaxpaint.errors import InputError
@@ -19,6 +19,9 @@ from jaxpaint.types import Batch, Method, Metrics, Params, Window
 
 _MULTIPLE = 8
 """Of which sides must be multiples: two halvings, and one in the attention."""
+
+_LINE = 0.25
+"""Share of a pixel of a scaled sketch from which it is a line: thin ones stay."""
 
 _SURE = 0.6
 """Above which HED's answer is a line, as in the official code."""
@@ -51,6 +54,7 @@ def make(
     known_weight: float = 1.0,
     hinge_factor: float = 0.5,
     init_gain: float = 1.0,
+    fixed_size: bool = False,
     optim: Optim = Optim(),  # noqa: B008 - frozen
     compute: Compute = Compute(),  # noqa: B008 - frozen
 ) -> Method:
@@ -75,6 +79,9 @@ def make(
       init_gain: of the generator's first weights over Glorot's, which are the official
         code's: with them the first output is nearly nothing (1e-7 of the input), and a
         run begins slowly. 3 keeps the amplitude through the layers.
+      fixed_size: whether the network sees nothing but squares of `image_size`, cut out
+        around the hole and scaled where that is large. For networks trained on one
+        small size, which err at others.
       optim: how to train; official code: `b1` of 0.5.
       compute: precision and memory.
 
@@ -232,6 +239,15 @@ def make(
         average = optimization.first_average(params, optim)
         return state._replace(generator=artist, average=average)
 
+    def refine(
+        params: Params, image: jax.Array, mask: jax.Array, sketch: jax.Array
+    ) -> jax.Array:
+        """Returns the refined picture, of RGB pictures of any size."""
+        height, width = image.shape[1:3]
+        lines = [_padded(sketch)] if guided else []
+        _, refined = paint(params, _padded(ordered(image)), _padded(mask), *lines)
+        return ordered(refined[:, :height, :width])
+
     def led(
         params: Params,
         image: jax.Array,
@@ -240,12 +256,14 @@ def make(
         key: jax.Array,
     ) -> jax.Array:
         del key
-        height, width, channels = image.shape[1:]
-        seen = ordered(jnp.broadcast_to(image, (*image.shape[:3], 3)))
-        lines = [_padded(sketch)] if guided else []
-        _, refined = paint(params, _padded(seen), _padded(mask), *lines)
-        result = ordered(refined[:, :height, :width])
-        if channels == 1:
+        seen = jnp.broadcast_to(image, (*image.shape[:3], 3))
+        if fixed_size:
+            crop = crops.around_hole(seen, mask, image_size)
+            lines = (crop.cut(sketch) > _LINE).astype(jnp.float32)
+            result = crop.back(refine(params, crop.image, crop.mask, lines))
+        else:
+            result = refine(params, seen, mask, sketch)
+        if image.shape[-1] == 1:
             result = jnp.mean(result, axis=-1, keepdims=True)
         return compose(image, result, mask)
 
@@ -256,6 +274,8 @@ def make(
 
     # With a hole of a quarter of the training pictures' sides it sees as much as there.
     window = Window(margin=image_size // 4, relative=0.5)
+    if fixed_size:
+        window = Window(margin=image_size // 8, relative=0.5, size=image_size)
     return Method(
         init,
         train_step,

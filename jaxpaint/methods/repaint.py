@@ -93,9 +93,6 @@ class Carry(NamedTuple):
     state: sampler.State
     label: jax.Array
     key: jax.Array
-    put: tuple[jax.Array, jax.Array]
-    image: jax.Array
-    mask: jax.Array
 
 
 def make(
@@ -341,13 +338,16 @@ def make(
 
         return denoiser.guided(found, spaced, log_probability, guidance)
 
+    def cut(image: jax.Array, mask: jax.Array) -> crops.Crop:
+        shape = (*image.shape[:3], 3)
+        return crops.around_hole(jnp.broadcast_to(image, shape), mask, image_size)
+
     def begin(
         params: Params, image: jax.Array, mask: jax.Array, key: jax.Array
     ) -> Carry:
         del params
         noise_key, label_key = jax.random.split(key)
-        shape = (*image.shape[:3], 3)
-        crop = crops.around_hole(jnp.broadcast_to(image, shape), mask, image_size)
+        crop = cut(image, mask)
         first = sampler.first(noise_key, (1, *crop.image.shape[1:]))
         labels = jnp.full(len(image), label)
         if label < 0:
@@ -361,9 +361,6 @@ def make(
             ),
             labels,
             noise_key,
-            crop.put,
-            image,
-            mask,
         )
 
     def advance(params: Params, carry: Carry, moves: Any) -> Carry:
@@ -378,22 +375,22 @@ def make(
         )
         return carry._replace(state=state)
 
-    def finish(carry: Carry) -> jax.Array:
-        fill = crops.resample(carry.state.x, *carry.put)
-        fill = jnp.clip(fill, -1, 1)
-        if carry.image.shape[-1] == 1:
+    def finish(carry: Carry, image: jax.Array, mask: jax.Array) -> jax.Array:
+        fill = jnp.clip(cut(image, mask).back(carry.state.x), -1, 1)
+        if image.shape[-1] == 1:
             fill = jnp.mean(fill, axis=-1, keepdims=True)
-        return images.compose(carry.image, fill, carry.mask)
+        return images.compose(image, fill, mask)
 
     def inpaint(
         params: Params, image: jax.Array, mask: jax.Array, key: jax.Array
     ) -> jax.Array:
         carry = begin(params, image, mask, key)
-        return finish(advance(params, carry, sampler.numbered(chosen.moves)))
+        carry = advance(params, carry, sampler.numbered(chosen.moves))
+        return finish(carry, image, mask)
 
     parts = tuple(sampler.parts(chosen.moves, _PARTS))
     stages = Stages(begin, parts, advance, finish, lambda carry: carry.state.bad)
-    window = Window(margin=image_size // 2, relative=0.5, scales=True)
+    window = Window(margin=image_size // 8, relative=0.5, size=image_size)
     return Method(init, train_step, eval_params, inpaint, window, load_params, stages)
 
 
