@@ -81,3 +81,24 @@ def blend(
         image - fill, mask, tolerance=tolerance, iterations=iterations
     )
     return images.compose(image, fill + change, mask)
+
+
+def paste(
+    image: jax.Array, fill: jax.Array, mask: jax.Array, *, blended: bool
+) -> jax.Array:
+    """Returns the image with its hole filled by a network's picture `fill`.
+
+    Known pixels come back bit for bit. Blended, the hole is clipped to [-1, 1].
+
+    Args:
+      image: `[B, H, W, C]`, of 1 or 3 channels.
+      fill: `[B, H, W, 3]`; a grey image gets the mean of its channels.
+      mask: `[B, H, W, 1]`, 1 = hole.
+      blended: see `blend`; removes seams where the network draws known pixels
+        otherwise than they are.
+    """
+    if image.shape[-1] == 1:
+        fill = jnp.mean(fill, axis=-1, keepdims=True)
+    if blended:
+        fill = jnp.clip(blend(image, fill, mask), -1, 1)
+    return images.compose(image, fill, mask)

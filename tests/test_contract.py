@@ -9,6 +9,7 @@ import pytest
 
 import jaxpaint
 from jaxpaint import methods
+from jaxpaint.cli import catalogue
 from jaxpaint.errors import InputError
 
 HEIGHT, WIDTH = 24, 32
@@ -223,6 +224,26 @@ def test_input_that_does_not_fit_is_refused(name, image, mask):
         jaxpaint.inpaint(
             image, mask, name, options=QUICK.get(name), params=params(name)
         )
+
+
+BLENDED = [name for name in NAMES if "blend" in catalogue.options(name)]
+
+
+@pytest.mark.parametrize("name", BLENDED)
+def test_blending_changes_a_fill_by_a_harmonic_function(name):
+    image, _ = batch(1)
+    hole = jnp.zeros((1, HEIGHT, WIDTH, 1)).at[:, 6:14, 8:18].set(1)
+    # Half as loud, so that nothing is clipped.
+    plain, blended = (
+        jax.jit(methods.make(name, **QUICK.get(name, {}) | {"blend": blend}).inpaint)(
+            params(name), image / 2, hole, KEY
+        )
+        for blend in (False, True)
+    )
+    change = np.asarray(blended - plain)[0, 6:14, 8:18]
+    around = change[:-2, 1:-1] + change[2:, 1:-1] + change[1:-1, :-2] + change[1:-1, 2:]
+    assert np.abs(change).max() > 0.01
+    np.testing.assert_allclose(around, 4 * change[1:-1, 1:-1], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if method(n).stages])

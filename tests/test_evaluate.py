@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from jaxpaint import weights
-from jaxpaint.cli import evaluate
+from jaxpaint.cli import evaluate, sample
 from jaxpaint.cli.main import main
 from jaxpaint.convert import template
 from jaxpaint.distances import Interval
@@ -389,7 +389,6 @@ LOW = [*GOOD, "--methods", "iterated_denoising", "--option"]
         ([*GOOD, "--checkpoint", "net"], "--checkpoint is 'net'; want LABEL=PATH"),
         ([*GOOD, "--checkpoint", "net=nowhere"], "nowhere"),
         ([*GOOD, *2 * ["--predictions", "a=DATA"]], "--predictions has 'a' twice"),
-        ([*GOOD, "--methods", "context_encoder"], "is learned and has no weights"),
         ([*GOOD, "--option", "harmonik.a=1"], "unknown row in --option 'harmonik'"),
         ([*GOOD, "--option", "mean_color.a=1"], "has no options"),
         ([*LOW, "iterated_denoising.passes=0"], "passes is 0; want 1 or more"),
@@ -411,6 +410,15 @@ def test_mistakes_are_told_in_one_line_before_anything_is_written(
         given = [word.replace(short, name) for word in given]
     assert why in refused(*given)
     assert not (tmp_path / "eval").exists()
+
+
+def test_a_learned_method_needs_weights(photos, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(sample, "WEIGHTS", tmp_path)
+    out = tmp_path / "eval"
+    flags = ["--data", photos, "--size", 24, "--output", out, "--masks", "half"]
+    flags += ["--methods", "context_encoder"]
+    assert "is learned and has no weights" in refused(*map(str, flags))
+    assert not out.exists()
 
 
 def test_dry_run_says_what_would_be_done_and_writes_nothing(photos, tmp_path, capsys):

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxpaint import optimization
+from jaxpaint import optimization, poisson
 from jaxpaint.config import Compute, Optim
 from jaxpaint.crops import extent, resample, sampling
 from jaxpaint.errors import InputError
-from jaxpaint.images import check_batch, compose
+from jaxpaint.images import check_batch
 from jaxpaint.methods._context_encoder_networks import Discriminator, Generator
 from jaxpaint.optimization import Network
 from jaxpaint.types import Batch, Method, Metrics, Params, Window
@@ -50,6 +50,7 @@ def make(
     shared_mask: bool = False,
     adversarial_weight: float = 0.001,
     generator_lr_factor: float = 10.0,
+    blend: bool = False,
     optim: Optim = Optim(),  # noqa: B008 - frozen
     compute: Compute = Compute(),  # noqa: B008 - frozen
 ) -> Method:
@@ -81,6 +82,8 @@ def make(
       adversarial_weight: a; the generator's loss is (1 - a) * squared error + a *
         adversarial loss.
       generator_lr_factor: the generator's learning rate as a multiple of `optim.lr`.
+      blend: whether `inpaint` blends what was drawn into the picture by its gradients,
+        as GLCIC does.
       optim: how to train; paper: `b1` of 0.5.
       compute: precision and memory.
 
@@ -217,8 +220,7 @@ def make(
     ) -> jax.Array:
         del key
         known = jnp.where(mask > 0.5, 0, image)
-        channels = image.shape[-1]
-        if channels == 1:
+        if image.shape[-1] == 1:
             known = jnp.broadcast_to(known, (*image.shape[:-1], 3))
         sides = image.shape[1:3]
         if whole_image:
@@ -242,9 +244,7 @@ def make(
             hole = jnp.maximum(hole, center_hole(image_size, overlap))
         prediction = generator.apply(params, masked(context, hole), False)
         fill = resample(jnp.asarray(prediction), *put)
-        if channels == 1:
-            fill = jnp.mean(fill, axis=-1, keepdims=True)
-        return compose(image, fill, mask)
+        return poisson.paste(image, fill, mask, blended=blend)
 
     if whole_image:
         # Holes were 20 to 30 % of the training pictures: half of their sides.

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxpaint import crops, losses, optimization
+from jaxpaint import crops, losses, optimization, poisson
 from jaxpaint.config import Compute, Optim
 from jaxpaint.errors import InputError, unknown_name
 from jaxpaint.images import check_size, compose
@@ -67,6 +67,7 @@ def make(
     pretrain_coarse: bool = False,
     channel_order: str = "rgb",
     fixed_size: bool = False,
+    blend: bool = False,
     optim: Optim = Optim(),  # noqa: B008 - frozen
     compute: Compute = Compute(),  # noqa: B008 - frozen
 ) -> Method:
@@ -106,6 +107,8 @@ def make(
       fixed_size: whether the network sees nothing but squares of `image_size`, cut out
         around the hole and scaled where that is large. For networks trained on one
         small size, which err at others.
+      blend: whether `inpaint` blends what was drawn into the picture by its gradients,
+        as GLCIC does.
       optim: how to train; official code: `lr` of 1e-4, `b1` of 0.5, `b2` of 0.9.
       compute: precision and memory.
 
@@ -295,9 +298,7 @@ def make(
             fill = crop.back(refine(params, crop.image, crop.mask))
         else:
             fill = refine(params, known, mask)
-        if image.shape[-1] == 1:
-            fill = jnp.mean(fill, axis=-1, keepdims=True)
-        return compose(image, fill, mask)
+        return poisson.paste(image, fill, mask, blended=blend)
 
     # Holes in training have nearly half of the pictures' sides.
     window = Window(margin=image_size // 4, relative=0.5)

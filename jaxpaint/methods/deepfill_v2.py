@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxpaint import crops, optimization, poisson
 from jaxpaint import hed as edge_network
-from jaxpaint import crops, optimization
 from jaxpaint.config import Compute, Optim
 from jaxpaint.edges import canny
 from jaxpaint.errors import InputError
@@ -55,6 +55,7 @@ def make(
     hinge_factor: float = 0.5,
     init_gain: float = 1.0,
     fixed_size: bool = False,
+    blend: bool = False,
     optim: Optim = Optim(),  # noqa: B008 - frozen
     compute: Compute = Compute(),  # noqa: B008 - frozen
 ) -> Method:
@@ -82,6 +83,8 @@ def make(
       fixed_size: whether the network sees nothing but squares of `image_size`, cut out
         around the hole and scaled where that is large. For networks trained on one
         small size, which err at others.
+      blend: whether `inpaint` blends what was drawn into the picture by its gradients,
+        as GLCIC does.
       optim: how to train; official code: `b1` of 0.5.
       compute: precision and memory.
 
@@ -263,9 +266,7 @@ def make(
             result = crop.back(refine(params, crop.image, crop.mask, lines))
         else:
             result = refine(params, seen, mask, sketch)
-        if image.shape[-1] == 1:
-            result = jnp.mean(result, axis=-1, keepdims=True)
-        return compose(image, result, mask)
+        return poisson.paste(image, result, mask, blended=blend)
 
     def inpaint(
         params: Params, image: jax.Array, mask: jax.Array, key: jax.Array

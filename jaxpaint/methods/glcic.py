@@ -247,18 +247,14 @@ def make(
         params: Params, image: jax.Array, mask: jax.Array, key: jax.Array
     ) -> jax.Array:
         del key
-        height, width, channels = image.shape[1:]
+        height, width = image.shape[1:3]
         image_3 = jnp.broadcast_to(image, (*image.shape[:3], 3))
         x = masked(to_network(image_3), mask, color)
         pad = ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0))
         output = network.apply(params, jnp.pad(x, pad, mode="symmetric"), False)
         output = jnp.asarray(output)[:, :height, :width]
         fill = 2 * output - 1 if sigmoid else output
-        if channels == 1:
-            fill = jnp.mean(fill, axis=-1, keepdims=True)
-        if blend:
-            fill = jnp.clip(poisson.blend(image, fill, mask), -1, 1)
-        return compose(image, fill, mask)
+        return poisson.paste(image, fill, mask, blended=blend)
 
     # A hole as large as in training gets a window as large as there, at least.
     window = Window(margin=image_size // 4, relative=0.25)
