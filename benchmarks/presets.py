@@ -4,8 +4,8 @@
         --features efficientnet_lite0.npz --plot docs/images/presets.png
 
 Runs `jaxpaint evaluate` with a row for each sampler and preset, on the six masks of the
-survey, at the size of the network; prints a table with the means over the masks and
-draws them over the number of network calls. Goes on where it was stopped, as
+survey, at the size of the network; prints a table (PSNR, SSIM in the hole, kernel
+distance times 1,000) and draws the means over the masks by number of network calls. Goes on where it was stopped, as
 `evaluate` does. Needs matplotlib.
 """
 
@@ -29,6 +29,11 @@ METRICS = {
     "hole_ssim": "SSIM in the hole",
     "kd_lite0": "kernel distance x 1,000",
 }
+CELL = {"psnr": "{:.1f}", "hole_ssim": "{:.2f}", "kd_lite0": "{:.0f}"}
+"""What the table says of each mask."""
+
+Scores = dict[str, dict[str, dict[str, float]]]
+"""By row, metric and kind of mask."""
 
 
 class Row(NamedTuple):
@@ -74,31 +79,36 @@ def measure(table: dict[str, Row], args: argparse.Namespace) -> None:
         raise SystemExit(code)
 
 
-def means(folder: Path) -> dict[str, dict[str, float]]:
-    """Returns each metric's mean over the masks, by row."""
-    values: dict[str, dict[str, list[float]]] = {}
+def read(folder: Path) -> Scores:
+    """Returns what was measured."""
+    found: Scores = {}
     with (folder / "table.csv").open() as file:
         for line in csv.DictReader(file):
-            row = values.setdefault(line["method"], {})
-            row.setdefault(line["metric"], []).append(float(line["value"]))
-    return {
-        label: {metric: sum(found) / len(found) for metric, found in row.items()}
-        for label, row in values.items()
-    }
+            metric = found.setdefault(line["method"], {}).setdefault(line["metric"], {})
+            factor = 1000 if line["metric"] == "kd_lite0" else 1
+            metric[line["mask"]] = factor * float(line["value"])
+    return found
 
 
-def draw(table: dict[str, Row], scores: dict[str, dict[str, float]], to: Path) -> None:
+def mean(values: dict[str, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def draw(table: dict[str, Row], scores: Scores, to: Path) -> None:
     """Writes the plot: a panel for each metric, a line for each sampler."""
     figure, panels = pyplot.subplots(1, len(METRICS), figsize=(15, 3.6))
     for panel, (metric, title) in zip(panels, METRICS.items(), strict=True):
         lines: dict[str, list[tuple[int, float]]] = {}
         for label, row in table.items():
             if metric in scores[label]:
-                point = row.calls(), scores[label][metric]
+                point = row.calls(), mean(scores[label][metric])
                 lines.setdefault(label.rpartition("_")[0], []).append(point)
         for name, points in lines.items():
             panel.plot(*zip(*points, strict=True), marker="o", label=name)
         panel.set_xscale("log")
+        panel.set_xticks([], minor=True)
+        ticks = [25, 50, 100, 250]
+        panel.set_xticks(ticks, map(str, ticks))
         panel.set_xlabel("network calls")
         panel.set_title(title)
     panels[0].legend()
@@ -119,15 +129,21 @@ def main() -> None:
     args = parser.parse_args()
     table = rows(args.presets.split(","))
     measure(table, args)
-    scores = means(args.output)
-    print(
-        "| row | levels/jump/repeats | calls | " + " | ".join(METRICS.values()) + " |"
-    )
-    print("| --- | --- | --- |" + " --- |" * len(METRICS))
+    scores = read(args.output)
+    kinds = list(next(iter(scores.values()))["psnr"])
+    metrics = [metric for metric in CELL if metric in next(iter(scores.values()))]
+    print(f"| row | levels/jump/repeats | calls | mean | {' | '.join(kinds)} |")
+    print("| --- " * (4 + len(kinds)) + "|")
     for label, row in table.items():
-        found = [f"{scores[label].get(metric, float('nan')):.4g}" for metric in METRICS]
+        measured = [scores[label][metric] for metric in metrics]
+        columns = [[mean(values) for values in measured]]
+        columns += [[values[kind] for values in measured] for kind in kinds]
+        cells = [
+            ", ".join(CELL[m].format(x) for m, x in zip(metrics, column, strict=True))
+            for column in columns
+        ]
         schedule = "/".join(str(x) for x in row.schedule)
-        print(f"| `{label}` | {schedule} | {row.calls()} | {' | '.join(found)} |")
+        print(f"| `{label}` | {schedule} | {row.calls()} | {' | '.join(cells)} |")
     if args.plot:
         draw(table, scores, args.plot)
 
