@@ -335,7 +335,7 @@ def _by_bands(
     Not where the kernel itself, which every band adds to, is large; small pictures with
     few features are not worth it. The shapes are those of input and output.
     """
-    if window.stride != 1 or window.padding < 0:
+    if window.padding < 0:
         return False
     features = shape[3] * out[3]
     many = features >= _FEATURES or out[1] * out[2] >= _PIXELS
@@ -532,27 +532,41 @@ def _input_gradient_by_phases(
 def _kernel_gradient_by_bands(
     x: jax.Array, y: jax.Array, window: _Window, size: tuple[int, int]
 ) -> jax.Array:
-    """Returns the kernel's gradient for a stride of 1, a few rows of `y` at a time.
+    """Returns the kernel's gradient, a few rows of `y` at a time.
 
     For each tap one product of what it sees and `y`, which stay in the cache. The
     compiler's form turns all pictures around first, so that features become a batch.
     """
     batch, height, width, features = y.shape
-    row = 4 * batch * width * (x.shape[3] + features)
+    stride, step, pad = window.stride, window.dilation, window.padding
+    row = 4 * batch * width * (stride**2 * x.shape[3] + features)
     rows = min(max(1, _CACHE // row), height)
     count = -(-height // rows)
-    step, pad, more = window.dilation, window.padding, count * rows - height
-    x = jnp.pad(x, ((0, 0), (pad, pad + more), (pad, pad), (0, 0)))
+    more = count * rows - height
+    # Of each phase of the stride, as many pixels as its taps reach.
+    reach = [step * (taps - 1) // stride for taps in size]
+    sides = (count * rows + reach[0]) * stride, (width + reach[1]) * stride
+    pads = [
+        (pad, max(0, side - length - pad))
+        for side, length in zip(sides, x.shape[1:3], strict=True)
+    ]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))[:, : sides[0], : sides[1]]
     y = jnp.pad(y, ((0, 0), (0, more), (0, 0), (0, 0)))
+    phases = [
+        [x[:, i::stride, j::stride] for j in range(stride)] for i in range(stride)
+    ]
 
     def add(total: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
-        high = rows + step * (size[0] - 1)
-        band = lax.dynamic_slice_in_dim(x, first, high, axis=1)
+        bands = [
+            [lax.dynamic_slice_in_dim(x, first, rows + reach[0], axis=1) for x in line]
+            for line in phases
+        ]
         out = lax.dynamic_slice_in_dim(y, first, rows, axis=1)
         taps = []
         for i in range(size[0]):
             for j in range(size[1]):
-                top, left = i * step, j * step
+                (top, down), (left, right) = (divmod(k * step, stride) for k in (i, j))
+                band = bands[down][right]
                 pair = band[:, top : top + rows, left : left + width], out
                 one, two = pair if window.layout == "HWIO" else pair[::-1]
                 axes = (0, 1, 2)
