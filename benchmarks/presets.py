@@ -5,8 +5,8 @@
 
 Runs `jaxpaint evaluate` with a row for each sampler and preset, on the six masks of the
 survey, at the size of the network; prints a table (PSNR, SSIM in the hole, kernel
-distance times 1,000) and draws the means over the masks by number of network calls. Goes on where it was stopped, as
-`evaluate` does. Needs matplotlib.
+distance times 1,000) and draws the means over the masks by number of network calls.
+Goes on where it was stopped, as `evaluate` does. Needs matplotlib.
 """
 
 import argparse

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxpaint.types import Window
+
 
 class Crop(NamedTuple):
     """A square of each picture at the size of a network, and the way back."""
@@ -50,6 +52,11 @@ def around_hole(image: jax.Array, mask: jax.Array, size: int) -> Crop:
     hole = (share < 0.5).astype(jnp.float32)
     known = known / jnp.maximum(share, 1e-6)
     return Crop(known, hole, (take[0], take[1]), (put[0], put[1]))
+
+
+def window(size: int) -> Window:
+    """Returns how much of a photo `around_hole` must get, to cut out such squares."""
+    return Window(margin=size // 8, relative=0.5, size=size)
 
 
 def extent(mask: jax.Array, axes: tuple[int, int]) -> tuple[jax.Array, jax.Array]:

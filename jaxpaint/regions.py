@@ -147,27 +147,18 @@ def _longer(box: Box) -> int:
 
 def _side(hole: Hole, window: Window) -> int:
     box, numbers = hole
-    longer = _longer(box)
+    longer, margin = _longer(box), window.margin
+    more = int(np.ceil(window.relative * longer))
+    side, extra = _SMALLEST, _EXTRA
     if window.size:
-        relative = 0 if len(numbers) > 1 and _fit(box, window) else window.relative
-        wanted = longer + 2 * max(window.margin, int(np.ceil(relative * longer)))
-        side = window.size
-        while side < wanted:
-            side *= 2
-        return side
-    wanted = longer + 2 * (window.margin + int(np.ceil(window.relative * longer)))
-    side = _SMALLEST
-    while side + _EXTRA < wanted:
+        side, extra = window.size, 0
+        # Unlike one hole, several leave something known between them.
+        around = margin if len(numbers) > 1 else max(margin, more)
+    else:
+        around = margin + more
+    while side + extra < longer + 2 * around:
         side *= 2
-    return side + _EXTRA
-
-
-def _fit(box: Box, window: Window) -> bool:
-    """Whether the method sees holes with such a common box at the size that they have.
-
-    Unlike one hole of that size, several leave something known between them.
-    """
-    return _longer(box) + 2 * window.margin <= window.size
+    return side + extra
 
 
 def _few(sides: list[int]) -> list[int]:
@@ -222,10 +213,8 @@ def _group(holes: list[Hole], window: Window, limit: int) -> list[Hole]:
     middle = len(ordered) // 2
     apart = _group(ordered[:middle], window, limit)
     apart += _group(ordered[middle:], window, limit)
-    joinable = side <= (limit if limit <= _ONE_WINDOW else _LARGEST)
-    if window.size:
-        joinable = _fit(box, window)
-    return together if joinable and cost(together) <= cost(apart) else apart
+    most = window.size or (limit if limit <= _ONE_WINDOW else _LARGEST)
+    return together if side <= most and cost(together) <= cost(apart) else apart
 
 
 def _union(a: Box, b: Box) -> Box:

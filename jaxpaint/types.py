@@ -41,7 +41,9 @@ class Window(NamedTuple):
     size: int = 0
     """Side of the square that the method sees of any window, if it has one: it scales
     larger windows down to it, by which holes lose detail. Windows are this large, or
-    larger by powers of two, and holes share one only where none has to be scaled."""
+    larger by powers of two, and holes share one only where none has to be scaled. The
+    larger one of `margin` and `relative` counts then; for holes that share a window,
+    `margin`."""
 
 
 class Stages(NamedTuple):

@@ -263,6 +263,15 @@ def test_stages_give_what_inpaint_gives(name):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if method(n).stages])
+def test_the_long_stage_has_the_same_shapes_for_all_windows(name):
+    begin, shapes = method(name).stages.begin, []
+    for height, width in ((HEIGHT, WIDTH), (40, 50)):
+        image, mask = (jnp.zeros((1, height, width, c)) for c in (3, 1))
+        shapes.append(jax.eval_shape(begin, params(name), image, mask, KEY))
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if method(n).stages])
 def test_results_that_are_not_finite_name_the_step(name):
     image, mask = batch(1)
     bad = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params(name))

@@ -130,7 +130,7 @@ def test_narrow_pictures_are_rows_where_cores_would_be_idle(monkeypatch) -> None
     assert not idle(2, 64, 3)
 
 
-@pytest.mark.parametrize("case", [CASES[i] for i in (0, 4, 13)])
+@pytest.mark.parametrize("case", [CASES[i] for i in (0, 1, 2, 4, 10, 12, 13, 14)])
 @pytest.mark.parametrize("cache", [1 << 19, 1200])
 def test_kernel_gradient_in_bands_of_rows(case, cache, monkeypatch):
     # All rows at once, and a few whose number does not divide the height.

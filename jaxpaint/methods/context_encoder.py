@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxpaint import optimization, poisson
+from jaxpaint import crops, optimization, poisson
 from jaxpaint.config import Compute, Optim
 from jaxpaint.crops import extent, resample, sampling
 from jaxpaint.errors import InputError
@@ -248,7 +248,7 @@ def make(
 
     if whole_image:
         # Holes were 20 to 30 % of the training pictures: half of their sides.
-        window = Window(margin=image_size // 8, relative=0.5, size=image_size)
+        window = crops.window(image_size)
     else:
         ratio = image_size / (image_size // 2 - 2 * overlap)
         window = Window(

@@ -145,13 +145,6 @@ def make(
     def judge(name: str, params: Params, picture: jax.Array) -> jax.Array:
         return jnp.asarray(critics[name].apply({"params": params[name]}, picture))
 
-    def reconstruct(picture: jax.Array, image: jax.Array, mask: jax.Array):
-        """Returns the error of the hole, or of its box, and of known pixels."""
-        if box_loss:
-            return reconstruction(picture, image, mask, discount)
-        known = mean_error(picture, image, 1 - mask)
-        return mean_error(picture, image, mask), known
-
     def generator_loss(judges: Params):
         def loss(params: Params, stats: Params, batch: Batch, key: jax.Array):
             del key
@@ -162,7 +155,9 @@ def make(
                 weighted = weighted[:1]
             metrics = {"loss/hole": jnp.float32(0), "loss/known": jnp.float32(0)}
             for weight, picture in weighted:
-                hole, known = reconstruct(picture, image, mask)
+                hole, known = reconstruction(picture, image, mask, discount)
+                if not box_loss:
+                    hole = mean_error(picture, image, mask)
                 metrics["loss/hole"] += weight * hole
                 metrics["loss/known"] += weight * known
             total = hole_weight * metrics["loss/hole"]
@@ -303,7 +298,7 @@ def make(
     # Holes in training have nearly half of the pictures' sides.
     window = Window(margin=image_size // 4, relative=0.5)
     if fixed_size:
-        window = Window(margin=image_size // 8, relative=0.5, size=image_size)
+        window = crops.window(image_size)
     return Method(init, train_step, eval_params, inpaint, window, load_params)
 
 

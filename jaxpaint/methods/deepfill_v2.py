@@ -276,7 +276,7 @@ def make(
     # With a hole of a quarter of the training pictures' sides it sees as much as there.
     window = Window(margin=image_size // 4, relative=0.5)
     if fixed_size:
-        window = Window(margin=image_size // 8, relative=0.5, size=image_size)
+        window = crops.window(image_size)
     return Method(
         init,
         train_step,

@@ -31,7 +31,7 @@ from jaxpaint.diffusion.resampling import Resampling
 from jaxpaint.diffusion.sampler import Known, Sampler
 from jaxpaint.diffusion.unet import UNet
 from jaxpaint.errors import InputError, unknown_name
-from jaxpaint.types import Batch, Method, Metrics, Params, Stages, Window
+from jaxpaint.types import Batch, Method, Metrics, Params, Stages
 
 _PARTS = 20
 """Pieces of a long sampling, between which progress is told."""
@@ -390,7 +390,7 @@ def make(
 
     parts = tuple(sampler.parts(chosen.moves, _PARTS))
     stages = Stages(begin, parts, advance, finish, lambda carry: carry.state.bad)
-    window = Window(margin=image_size // 8, relative=0.5, size=image_size)
+    window = crops.window(image_size)
     return Method(init, train_step, eval_params, inpaint, window, load_params, stages)
 
 
