@@ -131,16 +131,16 @@ def inpaint(
     for i, (picture, plan) in enumerate(zip(result, plans, strict=True)):
         missing = plan.labels > 0
         for j, piece in enumerate(plan.pieces):
-            cut, hole = picture[piece.window], missing[piece.window]
+            cut, gone = picture[piece.window], missing[piece.window]
+            seen = regions.within(piece.seen, piece.window)
+            hole = np.zeros_like(gone)
+            hole[seen] = gone[seen]
             led = [] if lines is None else [lines[i][piece.window]]
-            fill = _fill(run, params, [cut, hole, *led], key, (i, j), tell)
+            fill = _fill(run, params, cut, gone, [hole, *led], key, (i, j), tell)
             labels = plan.labels[piece.core]
             paste = missing[piece.core] & np.isin(labels, piece.labels)
-            rows, cols = (
-                slice(c.start - w.start, c.stop - w.start)
-                for c, w in zip(piece.core, piece.window, strict=True)
-            )
-            picture[piece.core][paste] = fill[rows, cols][paste]
+            core = regions.within(piece.core, piece.window)
+            picture[piece.core][paste] = fill[core][paste]
             missing[piece.core][paste] = False
             done += 1
             if progress is not None:
@@ -151,18 +151,20 @@ def inpaint(
 def _fill(
     run: Callable,
     params: Params,
-    window: list[np.ndarray],
+    cut: np.ndarray,
+    gone: np.ndarray,
+    marks: list[np.ndarray],
     key: jax.Array,
     place: tuple[int, int],
     tell: Callable[[float], None],
 ) -> np.ndarray:
-    """Fills one window, of an image, its hole and perhaps lines.
+    """Fills one window of an image; `marks`: its hole, and perhaps lines.
 
+    Nothing is read where pixels are `gone`, be it in this hole or in another one.
     `place` is the number of the image and of the window in it.
     """
-    cut, *marks = window
     unit = images.to_float(cut) if cut.dtype == np.uint8 else cut.astype(np.float32)
-    unit = np.where(marks[0][..., None], np.float32(0), unit)
+    unit = np.where(gone[..., None], np.float32(0), unit)
     marks = [mark[None, ..., None].astype(np.float32) for mark in marks]
     fill = np.asarray(run(params, (unit[None], *marks), key, place, tell))[0]
     return images.to_uint8(fill) if cut.dtype == np.uint8 else fill.astype(cut.dtype)

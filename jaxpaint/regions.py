@@ -45,6 +45,10 @@ class Piece(NamedTuple):
     """Rows and columns, inside the window, of the pixels to paste."""
     labels: np.ndarray
     """Numbers of the holes to paste."""
+    seen: Box
+    """Rows and columns, inside the window, whose holes count. Smaller than the window
+    where that is as large as others only to be compiled with them, and the method
+    would scale down what lies between far holes."""
 
 
 class Plan(NamedTuple):
@@ -80,17 +84,26 @@ def plan(hole: np.ndarray, window: Window) -> Plan:
     late = {number for _, numbers in thin for number in numbers}
     groups.sort(key=lambda group: late.issuperset(group[1]))
     sides = [_side(group, window) for group in groups]
-    if not window.size:
-        sides = _few(sides)
     pieces: list[Piece] = []
-    for (box, numbers), side in zip(groups, sides, strict=True):
-        cut = _square(box, side, hole.shape)
-        same = next((i for i, piece in enumerate(pieces) if piece.window == cut), None)
+    larger = sides if window.whole else _few(sides)
+    for (box, numbers), side, large in zip(groups, sides, larger, strict=True):
+        cut = _square(box, large, hole.shape)
+        seen = _square(box, side, hole.shape) if window.size else cut
+        same = next((i for i, piece in enumerate(pieces) if piece.seen == seen), None)
         if same is not None:
             other = pieces.pop(same)
             box, numbers = _union(box, other.core), [*other.labels, *numbers]
-        pieces.append(Piece(cut, box, np.array(numbers)))
+        pieces.append(Piece(cut, box, np.array(numbers), seen))
     return Plan(labels, pieces)
+
+
+def within(inner: Box, outer: Box) -> Box:
+    """Returns a box of the photo as one of a window of it."""
+    rows, cols = (
+        slice(i.start - o.start, i.stop - o.start)
+        for i, o in zip(inner, outer, strict=True)
+    )
+    return rows, cols
 
 
 def _split(

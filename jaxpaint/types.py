@@ -45,6 +45,10 @@ class Window(NamedTuple):
     larger one of `margin` and `relative` counts then; for holes that share a window,
     `margin`."""
 
+    whole: bool = False
+    """Whether the square shows all of a window, and not what lies around the hole: then
+    none is larger than wanted, and more shapes are compiled."""
+
 
 class Stages(NamedTuple):
     """Inpainting in pieces, for methods that take so long that people want to see how

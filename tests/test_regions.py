@@ -1,10 +1,11 @@
 """Windows around holes: complete, large enough, few shapes, and without effect."""
 
+import jax
 import numpy as np
 import pytest
 
 import jaxpaint
-from jaxpaint import regions
+from jaxpaint import methods, regions
 from jaxpaint.types import Window
 
 LOCAL = Window(margin=4, splits=True)
@@ -103,8 +104,15 @@ def test_holes_share_a_square_of_one_size_where_none_is_scaled(boxes, sides):
         hole[row : row + side, col : col + side] = True
     pieces = regions.plan(hole, SQUARE).pieces
     for piece in pieces:
-        assert len({s.stop - s.start for s in piece.window}) == 1
-    assert sorted(s.stop - s.start for s, _ in (p.window for p in pieces)) == sides
+        assert len({s.stop - s.start for s in piece.seen}) == 1
+        for seen, cut in zip(piece.seen, piece.window, strict=True):
+            assert cut.start <= seen.start
+            assert seen.stop <= cut.stop
+    assert sorted(s.stop - s.start for s, _ in (p.seen for p in pieces)) == sides
+    # One shape is compiled for all, unless the method sees all of it.
+    assert {s.stop - s.start for p in pieces for s in p.window} == {max(sides)}
+    for piece in regions.plan(hole, SQUARE._replace(whole=True)).pieces:
+        assert piece.window == piece.seen
 
 
 def test_a_long_thin_hole_costs_far_less_than_its_box():
@@ -135,6 +143,26 @@ def test_cost_follows_the_hole():
     assert pixels < 50_000
 
 
+def test_a_hole_nearby_does_not_change_what_a_square_shows():
+    # Both in windows that are as large as the second one needs.
+    image, hole = photo(300, 300), np.zeros((300, 300), bool)
+    hole[40:60, 40:60] = True
+    alone = hole.copy()
+    hole[110:190, 40:120] = True
+    options = {"image_size": 64, "width": 4, "critic_width": 4, "fixed_size": True}
+    method = jaxpaint.make("deepfill_v1", **options)
+    example = methods.example(64)
+    params = method.eval_params(jax.jit(method.init)(jax.random.key(0), example))
+    assert len({p.window[0].stop for p in regions.plan(hole, method.window).pieces}) > 1
+    fills = [
+        jaxpaint.inpaint(image, mask, "deepfill_v1", options=options, params=params)
+        for mask in (hole, alone)
+    ]
+    # Places are rounded to whole pixels.
+    apart = np.abs(fills[0].astype(int) - fills[1])[40:60, 40:60]
+    assert apart.max() <= 1
+
+
 @pytest.mark.parametrize(
     "hole",
     [specks(400, 500, 4), scratch(1100, 700), scratch_with_blots(1100, 700)],
@@ -146,7 +174,8 @@ def test_windows_give_the_fill_of_the_whole_photo(hole, monkeypatch):
     assert len(regions.plan(hole, LOCAL).pieces) > 1
     everything = tuple(slice(0, n) for n in hole.shape)
     one = regions.Plan(
-        hole.astype(np.int32), [regions.Piece(everything, everything, np.array([1]))]
+        hole.astype(np.int32),
+        [regions.Piece(everything, everything, np.array([1]), everything)],
     )
     monkeypatch.setattr(regions, "plan", lambda hole, window: one)
     whole = jaxpaint.inpaint(image, hole, "harmonic")

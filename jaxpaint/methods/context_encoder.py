@@ -248,7 +248,7 @@ def make(
 
     if whole_image:
         # Holes were 20 to 30 % of the training pictures: half of their sides.
-        window = crops.window(image_size)
+        window = crops.window(image_size)._replace(whole=True)
     else:
         ratio = image_size / (image_size // 2 - 2 * overlap)
         window = Window(
