@@ -143,7 +143,7 @@ def inference(args: argparse.Namespace) -> tuple[Calls, dict]:
     torch, twins, layouts = peers(args)
     torch.set_grad_enabled(False)
     image, mask = pictures(args.batch, args.size)
-    network = Generator(args.width, jnp.dtype(args.dtype))
+    network = Generator(args.width, dtype=jnp.dtype(args.dtype))
     key = jax.random.key(0)
     variables = jax.jit(network.init)(key, image[:1, :64, :64], mask[:1, :64, :64])
     run = jax.jit(lambda *inputs: network.apply(*inputs)[1])

@@ -71,6 +71,10 @@ def in_bfloat16(x):
 
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_of_a_convolution(case) -> None:
+    check_values_and_gradients(case)
+
+
+def check_values_and_gradients(case, tolerance=2e-6) -> None:
     x, kernel = arrays(case)
     stride, padding, dilation = case[6:]
     ours = partial(convolve, stride=stride, padding=padding, dilation=dilation)
@@ -85,7 +89,7 @@ def test_values_and_gradients_of_a_convolution(case) -> None:
         return (got, *ours_back(cotangent)), (want, *back(cotangent))
 
     for got, want in zip(*compare(x, kernel), strict=True):
-        check(got, want)
+        check(got, want, tolerance)
 
 
 @pytest.mark.parametrize(
@@ -94,43 +98,96 @@ def test_values_and_gradients_of_a_convolution(case) -> None:
         ((2, 9, 8, 3, 4, 3, 1, 1, 1), 2),
         ((1, 8, 11, 2, 3, 4, 1, 2, 1), 2),
         ((1, 12, 9, 2, 3, 3, 1, 2, 2), 2),
-        ((2, 9, 8, 3, 4, 4, 2, 1, 1), 0),
+        ((2, 19, 8, 3, 4, 3, 1, 0, 1), 2),
+        # An output, and the four phases of its gradient.
+        ((2, 9, 8, 3, 4, 4, 2, 1, 1), 5),
     ],
 )
-def test_pictures_as_one_row_for_more_cores_than_tiles(case, calls, monkeypatch):
-    # Of these small pictures a machine of very many cores would make long rows, in the
-    # convolution and in the gradient of its input.
-    changes = {"_PATCHES": 0, "_WORTHWHILE": 0, "_COPYING": 0, "_cores": lambda: 1000}
+@pytest.mark.parametrize("band", [1, 40, 1000])
+def test_products_of_patches_in_bands(case, calls, band, monkeypatch):
+    # Single rows; a number that does not divide the rows; and half of them.
+    changes = {"_PATCHES": 0, "_WIDE_INPUT": 0, "_WIDE_OUTPUT": 0}
+    for name, value in (changes | {"_MANY_PIXELS": 0, "_BAND": band}).items():
+        monkeypatch.setattr(convolution, name, value)
+    monkeypatch.setattr(convolution, "_cores", lambda: 2)
+    found, in_bands = [], convolution._by_bands_of_patches
+
+    def recorded(*args):
+        found.append(args)
+        return in_bands(*args)
+
+    monkeypatch.setattr(convolution, "_by_bands_of_patches", recorded)
+    check_values_and_gradients(case)
+    assert len(found) == calls
+
+
+@pytest.mark.parametrize(
+    ("case", "tile"),
+    [
+        ((2, 9, 8, 3, 4, 3, 1, 1, 1), 4),
+        ((1, 11, 6, 3, 4, 3, 1, 1, 1), 2),
+        ((2, 8, 10, 2, 3, 3, 1, 0, 1), 4),
+        ((1, 12, 16, 2, 3, 3, 1, 2, 2), 4),
+        ((1, 12, 15, 2, 3, 3, 1, 4, 4), 4),
+    ],
+)
+@pytest.mark.parametrize("tiles", [1, 20, 1000])
+def test_winograds_filtering_along_rows(case, tile, tiles, monkeypatch):
+    # Output and gradient of the input; columns that fill no block, and dilation.
+    changes = {"_PATCHES": 0, "_TILED_FEATURES": (0, 0), "_MANY_PIXELS": 0}
+    for name, value in (changes | {"_TILES": tiles}).items():
+        monkeypatch.setattr(convolution, name, value)
+    found, by_winograd = [], convolution._by_winograd
+
+    def recorded(*args):
+        found.append(args[-1])
+        return by_winograd(*args)
+
+    monkeypatch.setattr(convolution, "_by_winograd", recorded)
+    check_values_and_gradients(case, tolerance=2e-5)
+    assert len(found) == 2
+    assert found[0] == tile
+
+
+def test_winograds_products_where_they_are_fewest() -> None:
+    def tile(width, dilation=1, features=(64, 64), size=3, stride=1):
+        kernel = 3, size, *features
+        return convolution._winograd_tile(width, kernel, stride, dilation)
+
+    assert tile(64) == 4
+    assert tile(64, dilation=16) == 4
+    assert tile(66, dilation=32) == 1
+    assert tile(34, dilation=16) == 1
+    assert tile(32, dilation=16) == 2
+    assert tile(64, features=(64, 48)) == 4
+    assert tile(64, features=(64, 3)) == 1
+    assert tile(64, size=1) == 1
+    assert tile(64, stride=2) == 1
+
+
+def test_products_in_bands_leave_a_sharded_batch_where_it_is(monkeypatch):
+    changes = {"_TILED_FEATURES": (0, 0), "_WIDE_INPUT": 0, "_WIDE_OUTPUT": 0}
+    changes["_MANY_PIXELS"] = 1 << 14
     for name, value in changes.items():
         monkeypatch.setattr(convolution, name, value)
-    windows, in_one_row = [], convolution._in_one_row
+    monkeypatch.setattr(convolution, "_cores", lambda: 2)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    whole = NamedSharding(mesh, PartitionSpec())
+    x, kernel = arrays((16, 32, 32, 3, 3, 3))
 
-    def recorded(x, kernel, window):
-        windows.append(window)
-        return in_one_row(x, kernel, window)
+    def layers(kernel, x):
+        x = convolve(x, kernel, padding=1)
+        return convolve(x, kernel[:, :2], padding=1)
 
-    monkeypatch.setattr(convolution, "_in_one_row", recorded)
-    test_values_and_gradients_of_a_convolution(case)
-    assert len(windows) == calls
-
-
-def test_narrow_pictures_are_rows_where_cores_would_be_idle(monkeypatch) -> None:
-    def idle(cores, side, features):
-        monkeypatch.setattr(convolution, "_cores", lambda: cores)
-        window = convolution._Window(1, 1, 1, "HWIO")
-        shape, kernel = (1, side, side, 64), (3, 3, 64, features)
-        return convolution._leaves_cores_idle(shape, kernel, window)
-
-    assert not idle(1, 64, 64)
-    assert idle(2, 64, 64)
-    assert not idle(2, 128, 64)
-    assert not idle(2, 64, 128)
-    assert idle(2, 64, 192)
-    assert idle(16, 128, 128)
-    assert not idle(2, 64, 3)
+    run = jax.jit(layers, in_shardings=(whole, rows), out_shardings=rows)
+    text = run.lower(kernel, x).compile().as_text()
+    assert text.count(" while(") == 2
+    for other in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
+        assert other not in text
 
 
-@pytest.mark.parametrize("case", [CASES[i] for i in (0, 1, 2, 4, 10, 12, 13, 14)])
+@pytest.mark.parametrize("case", [CASES[i] for i in (0, 1, 2, 4, 12, 13, 14)])
 @pytest.mark.parametrize("cache", [1 << 19, 1200])
 def test_kernel_gradient_in_bands_of_rows(case, cache, monkeypatch):
     # All rows at once, and a few whose number does not divide the height.
@@ -144,7 +201,7 @@ def test_kernel_gradient_in_bands_of_rows(case, cache, monkeypatch):
         return in_bands(*args)
 
     monkeypatch.setattr(convolution, "_kernel_gradient_by_bands", recorded)
-    test_values_and_gradients_of_a_convolution(case)
+    check_values_and_gradients(case)
     if case[7] == 0:
         test_transposed_is_the_adjoint(case)
     assert calls

@@ -4,8 +4,9 @@ Published networks count padding in pixels on both sides, which flax's `"SAME"` 
 give for even kernels and strides; kernels here are `[kh, kw, in, out]`.
 
 GPUs and TPUs get the compiler's convolutions. On CPUs some of those are several times
-slower than the same sum written in another way, which `_by_matmul`, `_in_one_row` and
-`_input_gradient_by_phases` choose from the shapes; docs/performance.md has the figures.
+slower than the same sum written in another way, which `_by_matmul`, `_in_bands`,
+`_winograd_tile` and `_by_bands` choose from the shapes; docs/performance.md has the
+figures.
 """
 
 import functools
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -27,16 +29,16 @@ _PATCHES = 512
 # Up to so many the kernel, and not the patches, is what must not be rearranged.
 _FEW_PATCHES = 64
 
-# The compiler's CPU convolution gives a core so many columns of a picture and features,
-# and all of its rows: narrow pictures with few features leave cores without work.
-_TILE = 64
+# Where several cores share a convolution, the compiler divides it badly. From so many
+# features on, of output and input, products of patches are ahead, for so many output
+# pixels at once for each core.
+_WIDE_OUTPUT = 64
+_WIDE_INPUT = 16
+_BAND = 256
 
-# Below so many multiplications for an output row the others would not be woken anyway.
-_WORTHWHILE = 1 << 20
-
-# How much longer a convolution may take that needs no copies of the picture.
-_COPYING = 1.2
-
+# Below so many output pixels of a batch such forms, and Winograd's, save less time than
+# it takes to compile them.
+_MANY_PIXELS = 1 << 12
 
 # So many bytes of pictures at once stay in a core's cache.
 _CACHE = 1 << 19
@@ -46,6 +48,54 @@ _CACHE = 1 << 19
 _FEATURES = 512
 _PIXELS = 1 << 14
 _KERNEL = 1 << 20
+
+
+# Winograd's matrices of input, kernel and output, for 2 and 4 outputs of 3 taps.
+_WINOGRAD = {
+    2: (
+        np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
+        np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
+        np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
+    ),
+    4: (
+        np.array(
+            [
+                [4, 0, -5, 0, 1, 0],
+                [0, -4, -4, 1, 1, 0],
+                [0, 4, -4, -1, 1, 0],
+                [0, -2, -1, 2, 1, 0],
+                [0, 2, -1, -2, 1, 0],
+                [0, 4, 0, -5, 0, 1],
+            ]
+        ),
+        np.array(
+            [
+                [1 / 4, 0, 0],
+                [-1 / 6, -1 / 6, -1 / 6],
+                [-1 / 6, 1 / 6, -1 / 6],
+                [1 / 24, 1 / 12, 1 / 6],
+                [1 / 24, -1 / 12, 1 / 6],
+                [0, 0, 1],
+            ]
+        ),
+        np.array(
+            [
+                [1, 1, 1, 1, 1, 0],
+                [0, 1, -1, 2, -2, 0],
+                [0, 1, 1, 4, 4, 0],
+                [0, 1, -1, 8, -8, 1],
+            ]
+        ),
+    ),
+}
+
+# From how many features on, of the fewer and of the more of input and output, they are
+# ahead; tiles of a batch that are worked on at once.
+_TILED_FEATURES = 48, 64
+_TILES = 1024
+
+# How much longer products take that go with sums before and behind them.
+_TRANSFORMS = 1.25
 
 
 class _Window(NamedTuple):
@@ -147,12 +197,14 @@ def _convolve(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
         patches = _patches(x, (height, width), window)
         return _patches_by_kernel(patches, kernel, window.layout)
 
-    on_cpu = functools.partial(_in_order, window=window)
-    if _by_matmul(x.shape, (height, width), window):
-        on_cpu = by_matmul
-    elif _leaves_cores_idle(x.shape, kernel.shape, window):
-        on_cpu = functools.partial(_in_one_row, window=window)
-    return _on_cpu(on_cpu, functools.partial(_compiled, window=window), x, kernel)
+    def shared(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        kernel = _in_order(kernel, window)
+        padding = [(window.padding, window.padding)] * 2
+        return _shared(x, kernel, padding, window.stride, window.dilation)
+
+    whole = _by_matmul(x.shape, (height, width), window)
+    default = functools.partial(_compiled, window=window)
+    return _on_cpu(by_matmul if whole else shared, default, x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -177,11 +229,10 @@ def _input_gradient(
 
     reverse = window.reversed(height)
 
-    def in_one_row(y: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _in_one_row(y, kernel[::-1, ::-1], reverse)
-
-    def in_order(y: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _in_order(y, kernel[::-1, ::-1], reverse)
+    def shared(y: jax.Array, kernel: jax.Array) -> jax.Array:
+        kernel = _in_order(kernel[::-1, ::-1], reverse)
+        padding = [(reverse.padding, reverse.padding)] * 2
+        return _shared(y, kernel, padding, dilation=window.dilation)
 
     if _by_matmul(shape, (height, width), window):
         return _on_cpu(by_matmul, compiled, y, kernel)
@@ -189,8 +240,7 @@ def _input_gradient(
         return _on_cpu(by_phases, compiled, y, kernel)
     if height != width or window.stride != 1:
         return compiled(y, kernel)
-    idle = _leaves_cores_idle(y.shape, kernel.shape, reverse)
-    return _on_cpu(in_one_row if idle else in_order, compiled, y, kernel)
+    return _on_cpu(shared, compiled, y, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -263,11 +313,37 @@ def _compiled(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
 # batch and features stand where it wants them, which it sees to outside of them alone.
 
 
-def _in_order(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
-    """Returns the convolution with the kernel's axes brought into order."""
-    if window.layout == "HWOI":
-        kernel, window = kernel.swapaxes(2, 3), window._replace(layout="HWIO")
-    return _compiled(x, kernel, window)
+def _in_order(kernel: jax.Array, window: _Window) -> jax.Array:
+    """Returns the kernel with its axes brought into order, `[kh, kw, I, O]`."""
+    return kernel.swapaxes(2, 3) if window.layout == "HWOI" else kernel
+
+
+def _shared(
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Sequence[tuple[int, int]],
+    stride: int = 1,
+    dilation: int = 1,
+) -> jax.Array:
+    """Returns the convolution in the form that is fastest on CPUs."""
+    rows, across = (
+        (length + sum(pair) - dilation * (taps - 1) - 1) // stride + 1
+        for length, pair, taps in zip(x.shape[1:3], padding, kernel.shape, strict=False)
+    )
+    if len(x) * rows * across >= _MANY_PIXELS:
+        tile = _winograd_tile(across, kernel.shape, stride, dilation)
+        if tile > 1:
+            return _by_winograd(x, kernel, padding, dilation, tile)
+        if _in_bands(*kernel.shape[2:]):
+            return _by_bands_of_patches(x, kernel, padding, stride, dilation)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def _kernel_gradient_in_order(
@@ -324,7 +400,8 @@ def _by_matmul(shape: tuple[int, ...], size: tuple[int, int], window: _Window) -
     kernel. A layer over the whole map has nothing to gather.
     """
     sides = [window.side(n, k) for n, k in zip(shape[1:3], size, strict=True)]
-    return window.dilation == 1 and shape[0] * math.prod(sides) <= _PATCHES
+    few = window.dilation == 1 and shape[0] * math.prod(sides) <= _PATCHES
+    return few or (size == (1, 1) and not window.padding)
 
 
 def _by_bands(
@@ -342,29 +419,9 @@ def _by_bands(
     return many and features * math.prod(size) <= _KERNEL
 
 
-def _leaves_cores_idle(
-    shape: tuple[int, ...], kernel: tuple[int, ...], window: _Window
-) -> bool:
-    """Whether a CPU's cores would rather have the picture as one row.
-
-    They get more tiles then, for some windows more. The shapes are those of input and
-    kernel.
-    """
-    if window.stride != 1 or window.padding < 0:
-        return False
-    features = kernel[window.layout.index("O")]
-    rows, across = (
-        window.side(n, k) for n, k in zip(shape[1:3], kernel[:2], strict=True)
-    )
-    if across * features * math.prod(kernel[:2]) * shape[3] < _WORTHWHILE:
-        return False
-    cores, side = _cores(), shape[2] + 2 * window.padding
-
-    def time(columns: int) -> int:
-        tiles = -(-columns // _TILE) * -(-features // _TILE)
-        return -(-tiles // cores) * min(columns, _TILE)
-
-    return time(across) * rows > _COPYING * time(rows * side)
+def _in_bands(features: int, out: int) -> bool:
+    """Whether a CPU should multiply patches band by band, for numbers of features."""
+    return _cores() > 1 and features >= _WIDE_INPUT and out >= _WIDE_OUTPUT
 
 
 def _cores() -> int:
@@ -376,39 +433,197 @@ def _cores() -> int:
     return max(1, count // jax.local_device_count())
 
 
-def _in_one_row(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
-    """Returns the convolution with stride 1 of pictures laid out as one long row each.
+def _by_bands_of_patches(
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Sequence[tuple[int, int]],
+    stride: int = 1,
+    dilation: int = 1,
+) -> jax.Array:
+    """Returns the convolution with a kernel `[kh, kw, I, O]`, some rows at a time.
 
-    Rows of the padded picture follow each other; as many copies, shifted by a row each,
-    lie above each other as the kernel is high. So one wide picture of few rows has all
-    windows, and some more that reach over the end of a row and are cut off.
+    What their windows cover is gathered, which is one loop over the cache, and
+    multiplied, which the cores share well.
     """
-    height, width = kernel.shape[:2]
-    rows = window.side(x.shape[1], height)
-    across = window.side(x.shape[2], width)
-    reach = window.dilation * (width - 1)
-    pad = (window.padding, window.padding)
-    if window.layout == "HWOI":
-        kernel = kernel.swapaxes(2, 3)
+    x = _padded(x, padding)
+    (height, width), out = kernel.shape[:2], kernel.shape[3]
+    tall, wide = x.shape[1:3]
+    rows, across = (
+        (side - dilation * (taps - 1) - 1) // stride + 1
+        for side, taps in zip((tall, wide), (height, width), strict=True)
+    )
+    down, right = np.arange(height) * dilation * wide, np.arange(width) * dilation
+    taps = (down[:, None] + right).reshape(-1)
+    return _banded_products(
+        x.reshape(len(x), tall * wide, -1),
+        kernel.reshape(1, -1, out),
+        places=(np.arange(across)[:, None] * stride + taps)[None],
+        steps=np.arange(rows) * stride * wide,
+        pixels=_BAND * _cores(),
+        combine=lambda products: products[0],
+    )
 
-    def one(image: jax.Array) -> jax.Array:
-        image = jnp.pad(image, (pad, pad, (0, 0)))
-        side = image.shape[1]
-        line = image.reshape(-1, image.shape[-1])
-        starts = [i * window.dilation * side for i in range(height)]
-        lines = jnp.stack([line[start : start + rows * side] for start in starts])
-        y = lax.conv_general_dilated(
-            lines[None],
-            kernel,
-            (1, 1),
-            [(0, 0), (0, reach)],
-            rhs_dilation=(1, window.dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+
+def _padded(x: jax.Array, padding: Sequence[tuple[int, int]]) -> jax.Array:
+    """Returns `[B, H, W, I]` with zeros added, or pixels cut off where negative."""
+    edges = [(0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0)]
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+def _banded_products(
+    x: jax.Array,
+    matrices: jax.Array,
+    *,
+    places: np.ndarray,
+    steps: np.ndarray,
+    pixels: int,
+    combine: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Returns rows of output pixels, made of products of gathered pixels, in a loop.
+
+    Args:
+      x: `[B, pixels, I]`.
+      matrices: `[planes, taps I, O]`.
+      places: int `[planes, columns, taps]`: the pixels of the first row.
+      steps: int `[rows]`: how much further those of each row are.
+      pixels: of all pictures that are worked on at once.
+      combine: makes `[.., columns', O]`, of all columns and planes of a row, out of
+        `[planes, .., columns, O]`.
+
+    Returns:
+      `[B, rows, columns', O]`.
+    """
+    planes, columns, taps = places.shape
+    batch, rows, out = len(x), len(steps), matrices.shape[-1]
+    # At least two bands: a loop of one is undone, and its parts fused for the worse.
+    most = min(max(1, pixels // (batch * columns)), max(1, rows // 2))
+    size = max(n for n in range(1, most + 1) if rows % n == 0)
+    if 2 * size <= most:
+        size = most
+    count = -(-rows // size)
+    steps = np.concatenate([steps, np.repeat(steps[-1:], count * size - rows)])
+    dimensions = lax.GatherDimensionNumbers(
+        offset_dims=(5,),
+        collapsed_slice_dims=(1,),
+        start_index_map=(1,),
+        operand_batching_dims=(0,),
+        start_indices_batching_dims=(1,),
+    )
+    # A zero that is there only with `x`. The compiler would make what does not depend
+    # on the pictures, of all layers, before all else, and so take memory that is new
+    # and in no cache. Not of several devices, which would have to send it around.
+    later = jnp.zeros((), x.dtype)
+    if jax.local_device_count() == 1:
+        bits = 8 * x.dtype.itemsize
+        number = lax.bitcast_convert_type(x[0, 0, 0], jnp.dtype(f"uint{bits}"))
+        later = ((number >> (bits - 1)) >> 1).astype(x.dtype)
+    matrices = matrices + later
+
+    def band(number: jax.Array) -> jax.Array:
+        first = jnp.asarray(steps.reshape(count, size), jnp.int32)[number]
+        index = jnp.asarray(places[:, None, None], jnp.int32)
+        index = index + first[None, None, :, None, None]
+        index = jnp.broadcast_to(index, (planes, batch, size, columns, taps))
+        patches = lax.gather(
+            x,
+            index[..., None],
+            dimensions,
+            (1, 1, x.shape[2]),
+            mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
         )
-        return y.reshape(rows, side, -1)[:, :across]
+        patches = patches.reshape(planes, batch * size * columns, -1)
+        products = lax.dot_general(patches, matrices, (((2,), (1,)), ((0,), (0,))))
+        return combine(products.reshape(planes, batch, size, columns, out))
 
-    # One after the other, since the copies of one picture stay in the cache.
-    return one(x[0])[None] if len(x) == 1 else lax.map(one, x)
+    shape = jax.eval_shape(band, jax.ShapeDtypeStruct((), jnp.int32))
+    y = jnp.broadcast_to(later, (batch, count * size, *shape.shape[2:]))
+    y = lax.fori_loop(
+        0,
+        count,
+        lambda number, y: lax.dynamic_update_slice_in_dim(
+            y, band(number), number * size, axis=1
+        ),
+        y,
+    )
+    return y[:, :rows]
+
+
+def _winograd_tile(
+    width: int, kernel: tuple[int, ...], stride: int, dilation: int
+) -> int:
+    """Returns how many outputs of a row, of `width`, a CPU should make together."""
+    fewer, more = sorted(kernel[2:])
+    if stride > 1 or kernel[1] != 3:
+        return 1
+    if fewer < _TILED_FEATURES[0] or more < _TILED_FEATURES[1]:
+        return 1
+
+    def work(tile: int) -> float:
+        if tile == 1:
+            return 3 * width
+        blocks = -(-width // (tile * dilation))
+        return blocks * dilation * (tile + 2) * _TRANSFORMS
+
+    return min((1, *_WINOGRAD), key=work)
+
+
+def _combination(factors: np.ndarray, parts: Sequence[jax.Array]) -> jax.Array:
+    """Returns the sum of the parts times the factors, of which many are 0 or 1."""
+    terms = [
+        part if factor == 1 else factor * part
+        for factor, part in zip(factors.tolist(), parts, strict=True)
+        if factor
+    ]
+    return functools.reduce(jnp.add, terms)
+
+
+def _by_winograd(
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Sequence[tuple[int, int]],
+    dilation: int,
+    tile: int,
+) -> jax.Array:
+    """Returns the convolution with a kernel `[kh, 3, I, O]` in fewer multiplications.
+
+    Winograd's minimal filtering F(tile, 3), Lavin and Gray, CVPR 2016, section 4.1,
+    along rows only: there, `tile + 2` products give `tile` outputs of 3 taps, while
+    rows of the kernel and features are one long sum, as in `_by_bands_of_patches`.
+    """
+    height, _, features, out = kernel.shape
+    inputs, kernels, outputs = _WINOGRAD[tile]
+    planes = tile + 2
+    across = x.shape[2] + sum(padding[1]) - 2 * dilation
+    blocks = -(-across // (tile * dilation))
+    more = blocks * tile * dilation - across
+    (left, right), line = padding[1], blocks * dilation
+    x = _padded(x, [padding[0], (left, right + more)])
+    batch, tall, wide = x.shape[:3]
+
+    # Columns at the distance of the dilation meet in a block.
+    x = x.reshape(batch, tall, wide // dilation, dilation, features)
+    last = tile * (blocks - 1) + 1
+    columns = [x[:, :, k : k + last : tile] for k in range(planes)]
+    x = jnp.stack([_combination(row, columns) for row in inputs], axis=1)
+    taps = [kernel[:, k] for k in range(3)]
+    kernel = jnp.stack([_combination(row, taps) for row in kernels])
+
+    def combine(products: jax.Array) -> jax.Array:
+        products = products.reshape(*products.shape[:3], blocks, dilation, out)
+        y = jnp.stack([_combination(row, list(products)) for row in outputs], axis=3)
+        return y.reshape(*y.shape[:2], -1, out)
+
+    plane = np.arange(planes)[:, None, None] * (tall * line)
+    down = np.arange(height) * dilation * line
+    y = _banded_products(
+        x.reshape(batch, -1, features),
+        kernel.reshape(planes, height * features, out),
+        places=plane + np.arange(line)[:, None] + down,
+        steps=np.arange(tall - dilation * (height - 1)) * line,
+        pixels=_TILES,
+        combine=combine,
+    )
+    return y[:, :, :across]
 
 
 def _patches(x: jax.Array, size: tuple[int, int], window: _Window) -> jax.Array:
@@ -498,8 +713,8 @@ def _input_gradient_by_phases(
     """
     step, size = window.stride, kernel.shape[:2]
     counts = [-(-side // step) for side in sides]
-    if window.layout == "HWIO":  # from the output's features to the input's
-        kernel = kernel.swapaxes(2, 3)
+    # From the output's features to the input's.
+    kernel = kernel.swapaxes(2, 3) if window.layout == "HWIO" else kernel
 
     def phase(axis: int, first: int) -> tuple[int, tuple[int, int]]:
         """Returns the first tap and the padding of input pixels first + i stride."""
@@ -514,15 +729,7 @@ def _input_gradient_by_phases(
         for left in range(step):
             (i, vertical), (j, horizontal) = phase(0, top), phase(1, left)
             part = kernel[i::step, j::step][::-1, ::-1]
-            row.append(
-                lax.conv_general_dilated(
-                    y,
-                    part,
-                    (1, 1),
-                    [vertical, horizontal],
-                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                )
-            )
+            row.append(_shared(y, part, [vertical, horizontal]))
         rows.append(jnp.stack(row, axis=3))
     x = jnp.stack(rows, axis=2)
     x = x.reshape(len(y), step * counts[0], step * counts[1], -1)
