@@ -398,6 +398,16 @@ def test_only_a_cpu_departs_from_the_compilers_convolution(
     assert found == native + phases
 
 
+@pytest.mark.parametrize(
+    ("side", "size", "native"), [(64, 1, 0), (64, 3, 0), (48, 3, 1)]
+)
+def test_which_convolutions_are_left_to_the_compiler_on_a_cpu(side, size, native):
+    x, kernel = arrays((1, side, side, 64, 64, size))
+    run = jax.jit(partial(convolve, padding=size // 2))
+    lowered = run.trace(x, kernel).lower(lowering_platforms=("cpu",))
+    assert lowered.as_text().count("stablehlo.convolution") == native
+
+
 @pytest.mark.parametrize("case", [6, 7, 13])
 def test_in_branches_axes_stand_as_the_compiler_wants_them_on_a_cpu(case) -> None:
     # It puts them right outside of branches and loops only, and is slow otherwise.

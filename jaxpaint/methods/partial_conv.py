@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxpaint import features as feature_networks
-from jaxpaint import images, losses, optimization
+from jaxpaint import images, losses, optimization, poisson
 from jaxpaint.config import Compute, Optim
 from jaxpaint.errors import InputError
 from jaxpaint.features import imagenet
@@ -171,10 +171,7 @@ def make(
         del key
         shape = (*image.shape[:3], 3)
         (output,) = run(params, jnp.broadcast_to(image, shape), mask, train=False)
-        output = jnp.clip(output, -1, 1)
-        if image.shape[-1] == 1:
-            output = jnp.mean(output, axis=-1, keepdims=True)
-        return images.compose(image, output, mask)
+        return poisson.paste(image, jnp.clip(output, -1, 1), mask, blended=False)
 
     # A window of twice the hole's side, in which every layer has something to see.
     window = Window(margin=2 ** (levels - 1), relative=0.5)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxpaint import convert, crops, images, optimization, torch_file
+from jaxpaint import convert, crops, images, optimization, poisson, torch_file
 from jaxpaint.config import Compute, Optim
 from jaxpaint.convert._guided_classifier import convert_classifier
 from jaxpaint.diffusion import (
@@ -377,9 +377,7 @@ def make(
 
     def finish(carry: Carry, image: jax.Array, mask: jax.Array) -> jax.Array:
         fill = jnp.clip(cut(image, mask).back(carry.state.x), -1, 1)
-        if image.shape[-1] == 1:
-            fill = jnp.mean(fill, axis=-1, keepdims=True)
-        return images.compose(image, fill, mask)
+        return poisson.paste(image, fill, mask, blended=False)
 
     def inpaint(
         params: Params, image: jax.Array, mask: jax.Array, key: jax.Array
