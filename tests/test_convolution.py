@@ -65,6 +65,18 @@ def check(got, want, tolerance=2e-6):
     assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
 
 
+def recorded(name, monkeypatch):
+    """Returns a list that gets the arguments of all calls of a function."""
+    calls, function = [], getattr(convolution, name)
+
+    def call(*args):
+        calls.append(args)
+        return function(*args)
+
+    monkeypatch.setattr(convolution, name, call)
+    return calls
+
+
 def in_bfloat16(x):
     return x.astype(jnp.bfloat16).astype(jnp.float32)
 
@@ -110,13 +122,7 @@ def test_products_of_patches_in_bands(case, calls, band, monkeypatch):
     for name, value in (changes | {"_MANY_PIXELS": 0, "_BAND": band}).items():
         monkeypatch.setattr(convolution, name, value)
     monkeypatch.setattr(convolution, "_cores", lambda: 2)
-    found, in_bands = [], convolution._by_bands_of_patches
-
-    def recorded(*args):
-        found.append(args)
-        return in_bands(*args)
-
-    monkeypatch.setattr(convolution, "_by_bands_of_patches", recorded)
+    found = recorded("_by_bands_of_patches", monkeypatch)
     check_values_and_gradients(case)
     assert len(found) == calls
 
@@ -137,16 +143,10 @@ def test_winograds_filtering_along_rows(case, tile, tiles, monkeypatch):
     changes = {"_PATCHES": 0, "_TILED_FEATURES": (0, 0), "_MANY_PIXELS": 0}
     for name, value in (changes | {"_TILES": tiles}).items():
         monkeypatch.setattr(convolution, name, value)
-    found, by_winograd = [], convolution._by_winograd
-
-    def recorded(*args):
-        found.append(args[-1])
-        return by_winograd(*args)
-
-    monkeypatch.setattr(convolution, "_by_winograd", recorded)
+    found = recorded("_by_winograd", monkeypatch)
     check_values_and_gradients(case, tolerance=2e-5)
     assert len(found) == 2
-    assert found[0] == tile
+    assert found[0][-1] == tile
 
 
 def test_winograds_products_where_they_are_fewest() -> None:
@@ -194,13 +194,7 @@ def test_kernel_gradient_in_bands_of_rows(case, cache, monkeypatch):
     changes = {"_PATCHES": 0, "_FEATURES": 0, "_CACHE": cache}
     for name, value in changes.items():
         monkeypatch.setattr(convolution, name, value)
-    calls, in_bands = [], convolution._kernel_gradient_by_bands
-
-    def recorded(*args):
-        calls.append(args)
-        return in_bands(*args)
-
-    monkeypatch.setattr(convolution, "_kernel_gradient_by_bands", recorded)
+    calls = recorded("_kernel_gradient_by_bands", monkeypatch)
     check_values_and_gradients(case)
     if case[7] == 0:
         test_transposed_is_the_adjoint(case)

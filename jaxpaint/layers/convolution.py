@@ -98,6 +98,11 @@ _TILES = 1024
 _TRANSFORMS = 1.25
 
 
+def _side(length: int, size: int, stride: int, dilation: int) -> int:
+    """Returns the output's side for an input's, padding included, and a kernel's."""
+    return (length - dilation * (size - 1) - 1) // stride + 1
+
+
 class _Window(NamedTuple):
     """How a kernel moves over a picture."""
 
@@ -110,8 +115,7 @@ class _Window(NamedTuple):
 
     def side(self, length: int, size: int) -> int:
         """Returns the output's side for an input's side and a kernel's size."""
-        reach = self.dilation * (size - 1) + 1
-        return (length + 2 * self.padding - reach) // self.stride + 1
+        return _side(length + 2 * self.padding, size, self.stride, self.dilation)
 
     def reversed(self, size: int) -> "_Window":
         """Returns that of the input's gradient, for a stride of 1."""
@@ -327,8 +331,10 @@ def _shared(
 ) -> jax.Array:
     """Returns the convolution in the form that is fastest on CPUs."""
     rows, across = (
-        (length + sum(pair) - dilation * (taps - 1) - 1) // stride + 1
-        for length, pair, taps in zip(x.shape[1:3], padding, kernel.shape, strict=False)
+        _side(length + sum(pair), size, stride, dilation)
+        for length, pair, size in zip(
+            x.shape[1:3], padding, kernel.shape[:2], strict=True
+        )
     )
     if len(x) * rows * across >= _MANY_PIXELS:
         tile = _winograd_tile(across, kernel.shape, stride, dilation)
@@ -449,8 +455,8 @@ def _by_bands_of_patches(
     (height, width), out = kernel.shape[:2], kernel.shape[3]
     tall, wide = x.shape[1:3]
     rows, across = (
-        (side - dilation * (taps - 1) - 1) // stride + 1
-        for side, taps in zip((tall, wide), (height, width), strict=True)
+        _side(length, size, stride, dilation)
+        for length, size in ((tall, height), (wide, width))
     )
     down, right = np.arange(height) * dilation * wide, np.arange(width) * dilation
     taps = (down[:, None] + right).reshape(-1)
@@ -593,7 +599,7 @@ def _by_winograd(
     height, _, features, out = kernel.shape
     inputs, kernels, outputs = _WINOGRAD[tile]
     planes = tile + 2
-    across = x.shape[2] + sum(padding[1]) - 2 * dilation
+    across = _side(x.shape[2] + sum(padding[1]), 3, 1, dilation)
     blocks = -(-across // (tile * dilation))
     more = blocks * tile * dilation - across
     (left, right), line = padding[1], blocks * dilation
@@ -619,7 +625,7 @@ def _by_winograd(
         x.reshape(batch, -1, features),
         kernel.reshape(planes, height * features, out),
         places=plane + np.arange(line)[:, None] + down,
-        steps=np.arange(tall - dilation * (height - 1)) * line,
+        steps=np.arange(_side(tall, height, 1, dilation)) * line,
         pixels=_TILES,
         combine=combine,
     )
