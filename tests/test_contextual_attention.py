@@ -45,6 +45,77 @@ def test_chunks_give_what_the_whole_gives(monkeypatch, fuse):
     np.testing.assert_allclose(chunked[1], whole[1], atol=1e-5)
 
 
+def by_definition(x, background, mask, fuse):
+    """One picture, rate 2, scores times 2, with all patches and scores written out."""
+
+    def windows(x, size, stride, before):
+        x = np.pad(x, ((before, size), (before, size), (0, 0)))
+        found = np.lib.stride_tricks.sliding_window_view(x, (size, size), (0, 1))
+        return np.moveaxis(found[::stride, ::stride], 2, -1)
+
+    def reduced(x):
+        rows, columns = (nearest.indices(n, n // 2) for n in x.shape[:2])
+        return x[rows][:, columns]
+
+    (height, width), (rows, columns) = (
+        (x.shape[0] // 2, x.shape[1] // 2) for x in (x, background)
+    )
+    pixels, patches = height * width, rows * columns
+    queries = windows(reduced(x), 3, 1, 1)[:height, :width].reshape(pixels, -1)
+    keys = windows(reduced(background), 3, 1, 1)[:rows, :columns].reshape(patches, -1)
+    hole = windows(reduced(mask), 3, 1, 1)[:rows, :columns].reshape(patches, -1)
+    valid = hole.max(-1) == 0
+    scores = queries @ (keys / np.linalg.norm(keys, axis=-1, keepdims=True)).T
+
+    def along_the_diagonal(scores):
+        around = np.pad(scores, 1)
+        return around[:-2, :-2] + scores + around[2:, 2:]
+
+    if fuse:
+        grids = np.arange(pixels).reshape(height, width).T.reshape(-1)
+        grids_b = np.arange(patches).reshape(rows, columns).T.reshape(-1)
+        scores = along_the_diagonal(scores)
+        scores[np.ix_(grids, grids_b)] = along_the_diagonal(
+            scores[np.ix_(grids, grids_b)]
+        )
+    logits = 2 * scores * valid
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights = weights / weights.sum(-1, keepdims=True) * valid
+    pasted = windows(background, 4, 2, 1)[:rows, :columns].reshape(patches, -1)
+    mixed = (weights @ pasted).reshape(height, width, 4, 4, -1)
+    output = np.zeros((2 * height + 2, 2 * width + 2, x.shape[-1]))
+    for i in range(height):
+        for j in range(width):
+            output[2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += mixed[i, j]
+    return output[1:-1, 1:-1] / 4, weights.argmax(-1)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("rows", [3, 100])
+@pytest.mark.parametrize(
+    "sides", [(14, 6, 14, 6), (2, 10, 4, 6), (10, 2, 6, 8), (8, 6, 2, 10), (4, 4, 6, 2)]
+)
+def test_it_is_what_the_definition_says(monkeypatch, fuse, rows, sides):
+    # Narrow grids, whose rows and columns end everywhere.
+    monkeypatch.setattr(layer, "_FEW_SCORES", 0)
+    monkeypatch.setattr(layer, "_LEAST_ROWS", rows)
+    rng = np.random.default_rng(0)
+    x, background = (
+        rng.normal(size=(1, *sides[:2], 3)),
+        rng.normal(size=(1, *sides[2:], 3)),
+    )
+    mask = np.zeros((*sides[2:], 1))
+    mask[-1, -1] = 1
+    run = jax.jit(functools.partial(contextual_attention, fuse=fuse, softmax_scale=2.0))
+    got = run(x.astype("f"), background.astype("f"), mask[None].astype("f"))
+    want, best = by_definition(x[0], background[0], mask, fuse)
+    np.testing.assert_allclose(got.output[0], want, atol=1e-5)
+    width, width_b = sides[1] // 2, sides[3] // 2
+    place = np.arange(len(best))
+    offsets = [best // width_b - place // width, best % width_b - place % width]
+    np.testing.assert_array_equal(got.offsets[0].reshape(-1, 2), np.stack(offsets, 1))
+
+
 def test_chunks_bound_the_memory():
     # The map of 1,024 pixels; nothing of this size is computed.
     x = jax.ShapeDtypeStruct((1, 256, 256, 8), jnp.float32)
@@ -60,9 +131,10 @@ def test_chunks_bound_the_memory():
 
 def test_masks_are_those_of_their_pictures():
     x, mask = inputs((2, 16, 16, 3))
-    both = contextual_attention(x, x, mask).output
+    run = jax.jit(lambda x, mask: contextual_attention(x, x, mask).output)
+    both = run(x, mask)
     for i in range(2):
-        one = contextual_attention(x[i : i + 1], x[i : i + 1], mask[i : i + 1]).output
+        one = run(x[i : i + 1], mask[i : i + 1])
         np.testing.assert_allclose(both[i : i + 1], one, atol=1e-6)
 
 

@@ -8,6 +8,7 @@ ends of rows and columns.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from jaxpaint.layers import nearest
 _FLOOR = 1e-4
 """Least norm that a background patch is divided by."""
 
-_FEW_SCORES = 1 << 21
+_FEW_SCORES = 1 << 22
 """Scores that are held at once; beyond, rows of queries are taken in chunks."""
 
 _LEAST_ROWS = 8
@@ -73,31 +74,36 @@ def contextual_attention(
     height, width = (side // rate for side in sides)
     rows, columns = (side // rate for side in background.shape[1:3])
 
-    queries = _windows(nearest.resize(features, height, width))
-    keys = _windows(nearest.resize(background, rows, columns))
+    reduced = nearest.resize(features, height, width)
+    reduced_b = nearest.resize(background, rows, columns)
     # The floor before the root: a patch of zeros would have a gradient that is none.
-    square = jnp.sum(jnp.square(keys), axis=-1, keepdims=True)
-    keys = keys / jnp.sqrt(jnp.maximum(square, _FLOOR**2))
-    values = _paste_patches(background, rate)
+    square = _window_sums(jnp.sum(jnp.square(reduced_b), axis=-1))
+    factors = 1 / jnp.sqrt(jnp.maximum(square, _FLOOR**2))
     if mask is None:
-        valid = jnp.ones((batch, rows * columns))
+        valid = jnp.ones_like(factors)
     else:
-        hole = _windows(nearest.resize(mask.astype(jnp.float32), rows, columns))
-        valid = (jnp.mean(hole, axis=-1) == 0).astype(jnp.float32)
-        valid = jnp.broadcast_to(valid, (batch, rows * columns))
+        hole = nearest.resize(mask.astype(jnp.float32), rows, columns)[..., 0]
+        valid = (_window_sums(hole) == 0).astype(jnp.float32)
+        valid = jnp.broadcast_to(valid, factors.shape)
 
     attend = functools.partial(
         _attend, grid=(height, width), grid_b=(rows, columns), fuse=fuse
     )
-    inputs = queries * softmax_scale, keys, values, valid
+    inputs = (
+        _in_line(reduced * softmax_scale),
+        _in_line(reduced_b),
+        factors.reshape(batch, -1),
+        valid.reshape(batch, -1),
+        _blocks(background, rate),
+    )
     if batch * height * width * rows * columns <= _FEW_SCORES:
-        patches, best = jax.vmap(functools.partial(attend, size=height))(*inputs)
+        blocks, best = jax.vmap(functools.partial(attend, size=height))(*inputs)
     else:
         size = max(_LEAST_ROWS, _FEW_SCORES // (width * rows * columns))
         chunked = functools.partial(attend, size=min(size, height))
-        patches, best = lax.map(lambda one: chunked(*one), inputs)
+        blocks, best = lax.map(lambda one: chunked(*one), inputs)
 
-    output = _overlap_add(patches, (height, width), rate)
+    output = _from_blocks(blocks, rate) / 4
     places = jnp.arange(height * width)
     down = best // columns - (places // width)[None]
     right = best % columns - (places % width)[None]
@@ -130,158 +136,246 @@ def _check(
         )
 
 
-def _windows(x: jax.Array) -> jax.Array:
-    """Returns `[B, H W, 9 C]`: the 3 x 3 pixels around each, 0 outside."""
+def _window_sums(x: jax.Array) -> jax.Array:
+    """Returns `[B, H, W]`: sums of the 3 x 3 pixels around each."""
+    return lax.reduce_window(x, 0.0, lax.add, (1, 3, 3), (1, 1, 1), "SAME")
+
+
+def _in_line(x: jax.Array) -> jax.Array:
+    """Returns `[B, H W, 3 C]`: each pixel between its left and right neighbor."""
     batch, height, width, _ = x.shape
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    taps = [x[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
+    taps = [x[:, :, j : j + width] for j in range(3)]
     return jnp.concatenate(taps, axis=-1).reshape(batch, height * width, -1)
 
 
-def _paste_patches(x: jax.Array, rate: int) -> jax.Array:
-    """Returns `[B, L, (2 rate)^2 C]`: patches with a stride of `rate`."""
+def _blocks(x: jax.Array, rate: int) -> jax.Array:
+    """Returns `[B, H / rate + 1, W / rate + 1, rate^2 C]`, of blocks of pixels.
+
+    They begin `rate / 2` pixels outside, so that the patch of a place, of twice the
+    rate, is the block of that place and the three to its right and below.
+    """
     batch, height, width, channels = x.shape
     before = rate // 2
     pad = (before, rate - before)
     x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
-    # Blocks of rate x rate; a patch is 2 x 2 of them.
-    rows, columns = height // rate, width // rate
-    x = x.reshape(batch, rows + 1, rate, columns + 1, rate, channels)
-    taps = [
-        x[:, i : i + rows, :, j : j + columns].swapaxes(2, 3)
-        for i in range(2)
-        for j in range(2)
-    ]
-    return jnp.stack(taps, axis=3).reshape(batch, rows * columns, -1)
+    rows, columns = height // rate + 1, width // rate + 1
+    x = x.reshape(batch, rows, rate, columns, rate, channels)
+    return x.swapaxes(2, 3).reshape(batch, rows, columns, -1)
 
 
-def _overlap_add(patches: jax.Array, grid: tuple[int, int], rate: int) -> jax.Array:
-    """Returns the sum of what `_paste_patches` cuts out, at its place, divided by 4."""
-    rows, columns = grid
-    batch = len(patches)
-    x = patches.reshape(batch, rows, columns, 2, 2, rate, rate, -1)
-    total = jnp.zeros(())
-    for i in range(2):
-        for j in range(2):
-            pad = [(0, 0), (i, 1 - i), (j, 1 - j), (0, 0), (0, 0), (0, 0)]
-            part = jnp.pad(x[:, :, :, i, j], pad)
-            total = part if i + j == 0 else total + part
-    total = total.swapaxes(2, 3)
-    total = total.reshape(batch, (rows + 1) * rate, (columns + 1) * rate, -1)
-    low = rate // 2
-    return total[:, low : low + rows * rate, low : low + columns * rate] / 4
+def _from_blocks(x: jax.Array, rate: int) -> jax.Array:
+    """Returns what `_blocks` has cut up."""
+    batch, rows, columns, _ = x.shape
+    x = x.reshape(batch, rows, columns, rate, rate, -1).swapaxes(2, 3)
+    x = x.reshape(batch, rows * rate, columns * rate, -1)
+    before, after = rate // 2, rate // 2 - rate
+    return x[:, before:after, before:after]
+
+
+class _Scores(NamedTuple):
+    """Scores of all queries of one picture, computed for those that are asked for.
+
+    A score compares 3 x 3 pixels. Patches that are next to each other, among queries
+    and among keys, have 6 of them in common: sums along diagonals, of products of rows
+    of 3 pixels, leave a third of the multiplications.
+    """
+
+    queries: jax.Array
+    """`[P, 3 C]`, in line, times the factor of the scores; `margin` more around."""
+    keys: jax.Array
+    """`[L, 3 C]`, in line; a row of zeros above and below."""
+    factors: jax.Array
+    """`[L]`, of the scores of each key."""
+    grid: tuple[int, int]
+    """Rows and columns of the queries."""
+    grid_b: tuple[int, int]
+    """Those of the keys."""
+
+    @property
+    def margin(self) -> int:
+        """How many queries beyond some of them `in_columns` looks."""
+        return 2 * self.grid[1] + 3
+
+    def of_windows(self, start: jax.Array | int, count: int) -> jax.Array:
+        """Returns the scores of `count` queries, `[count, L]`."""
+        width, width_b = self.grid[1], self.grid_b[1]
+        first = start - width + self.margin
+        rows = lax.dynamic_slice_in_dim(self.queries, first, count + 2 * width)
+        # A small error of a score may make another patch the winner.
+        lines = jnp.matmul(rows, self.keys.T, precision=lax.Precision.HIGHEST)
+        above, same, below = (
+            lines[row * width :, row * width_b :][:count, : math.prod(self.grid_b)]
+            for row in range(3)
+        )
+        return self._inside((above + same + below) * self.factors[None], start)
+
+    def in_rows(self, start: jax.Array | int, count: int) -> jax.Array:
+        """Returns scores with those of the previous and next in row-major order."""
+        around = self.of_windows(start - 2, count + 4)
+        return self._inside(_diagonal_sum(around, 1, 1), start)
+
+    def ends(self) -> tuple[jax.Array, jax.Array]:
+        """Returns what `in_columns` adds to the first row and to the last, `[W, L]`.
+
+        In column-major order the first row follows on the end of the last, one column
+        to the left. Of queries the first has none before it and the last none behind,
+        and so of keys.
+        """
+        row, patches = self.grid_b[1], math.prod(self.grid_b)
+        (_, width), pixels = self.grid, math.prod(self.grid)
+        none = jnp.zeros((width, 1))
+        above = self.in_rows(pixels - width - 1, width).at[0].set(0)
+        below = self.in_rows(1, width).at[-1].set(0)
+        last = above[:, patches - row : -1]
+        above = jnp.concatenate([none, last, above[:, : patches - row]], axis=1)
+        below = jnp.concatenate([below[:, row:], below[:, 1:row], none], axis=1)
+        return above, below
+
+    def in_columns(
+        self, first: jax.Array, rows: int, above: jax.Array, below: jax.Array
+    ) -> jax.Array:
+        """Returns sums of `in_rows` with the previous and next in column-major order.
+
+        Args:
+          first: row of queries.
+          rows: as many; only the last of such chunks has the last row.
+          above: of `ends`.
+          below: of `ends`.
+        """
+        height, width = self.grid
+        row, end = self.grid_b[1], math.prod(self.grid_b) - self.grid_b[1]
+        x = self.in_rows((first - 1) * width - 1, (rows + 2) * width + 2)
+        total = _diagonal_sum(x, width, row)
+        previous, following = x[1 : -1 - 2 * width], x[1 + 2 * width : -1]
+        total += jnp.pad(previous[:, end:-1], ((0, 0), (1, end)))
+        total += jnp.pad(following[:, 1:row], ((0, 0), (end, 1)))
+        total = _plus(total, jnp.where(first == 0, above, 0), 0)
+        is_last = first + rows >= height
+        last = (height - 1) % rows * width
+        return _plus(total, jnp.where(is_last, below, 0), last)
+
+    def _inside(self, x: jax.Array, start: jax.Array | int) -> jax.Array:
+        """Returns `x` of queries from `start` on with zeros outside of the picture."""
+        place = start + jnp.arange(len(x))
+        inside = (place >= 0) & (place < math.prod(self.grid))
+        # A branch: without one the compiler would compute the sums that are `x` again
+        # for each of the sums that are made of them.
+        return lax.cond(
+            jnp.all(inside),
+            lambda x: x,
+            lambda x: jnp.where(inside[:, None], x, 0),
+            x,
+        )
 
 
 def _attend(
     queries: jax.Array,
     keys: jax.Array,
-    values: jax.Array,
+    factors: jax.Array,
     valid: jax.Array,
+    blocks: jax.Array,
     *,
     grid: tuple[int, int],
     grid_b: tuple[int, int],
     fuse: bool,
     size: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns mixed patches `[P, D]` and the best patch's index `[P]` of one picture.
+    """Returns blocks and the best patch's index `[P]` of one picture.
+
+    A pixel of the output is made of the 4 patches that its block belongs to. Their
+    weights are added up first, which leaves a quarter of the multiplications.
 
     Args:
-      queries: `[P, 9 C]`, times the factor of the scores.
-      keys: `[L, 9 C]`, of norm 1.
-      values: `[L, D]`.
+      queries: `[P, 3 C]`, in line, times the factor of the scores.
+      keys: `[L, 3 C]`, in line.
+      factors: `[L]`, of the scores of each key.
       valid: `[L]`, 1 where a patch may be pasted.
+      blocks: `[H' + 1, W' + 1, D]`.
       grid: rows and columns of the queries.
       grid_b: those of the keys.
       fuse: whether neighbors with the same offset are added.
-      size: rows of queries in a chunk.
+      size: rows of queries in a chunk, at most.
+
+    Returns:
+      `[H + 1, W + 1, D]`, sums over the four patches of a block, and int32.
     """
     height, width = grid
     count = -(-height // size)
     size = -(-height // count)
-    values = values * valid[:, None]
-    table, table_b = _neighborhood(grid, count * size), _neighborhood(grid_b)
-    if fuse:
-        keys = _take(keys, table_b.reshape(-1))
+    pixels = height * width
+    scores = _Scores(queries, keys, factors, grid, grid_b)
+    margin, more = scores.margin, (count * size - height) * width
+    scores = scores._replace(
+        queries=jnp.pad(queries, ((margin, margin + more), (0, 0))),
+        keys=jnp.pad(keys, ((grid_b[1], grid_b[1]), (0, 0))),
+    )
+    ends = scores.ends() if fuse else None
 
     def chunk(first: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if fuse:
-            rows = lax.dynamic_slice_in_dim(jnp.asarray(table), first, size + 2)
-            scores = _product(_take(queries, rows.reshape(-1)), keys)
-            scores = scores.reshape(*rows.shape, *table_b.shape)
-            logits = _fused(scores, first, grid, grid_b)
+        if ends is None:
+            logits = scores.of_windows(first * width, size * width)
         else:
-            rows = lax.dynamic_slice_in_dim(jnp.asarray(table), first + 1, size)
-            logits = _product(_take(queries, rows[:, 1:-1].reshape(-1)), keys)
+            logits = scores.in_columns(first, size, *ends)
         # Invalid patches count with a score of 0 in the sum, but are not pasted.
         logits = logits * valid[None]
         top = lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
         weights = jnp.exp(logits - top)
-        mixed = weights @ values / jnp.sum(weights, axis=-1, keepdims=True)
-        best = jnp.argmax(lax.stop_gradient(weights) * valid[None], axis=-1)
+        inside = first * width + jnp.arange(size * width) < pixels
+        scale = jnp.where(inside, 1 / jnp.sum(weights, axis=-1), 0)
+        weights = weights * scale[:, None] * valid[None]
+        best = jnp.argmax(lax.stop_gradient(weights), axis=-1)
+        weights = _block_sums(weights.reshape(size, width, *grid_b))
+        mixed = jnp.tensordot(weights, blocks, axes=2)
         return mixed, best.astype(jnp.int32)
 
     if count == 1:
         return chunk(jnp.int32(0))
     mixed, best = lax.map(jax.checkpoint(chunk), jnp.arange(count) * size)
-    pixels = height * width
-    return mixed.reshape(-1, mixed.shape[-1])[:pixels], best.reshape(-1)[:pixels]
+    # The last row of a chunk is the first of the next.
+    total = mixed[:, :size].reshape(count * size, *mixed.shape[2:])
+    total = jnp.pad(total, ((0, 1), (0, 0), (0, 0))).at[size::size].add(mixed[:, size])
+    return total[: height + 1], best.reshape(-1)[:pixels]
 
 
-def _neighborhood(grid: tuple[int, int], rows: int | None = None) -> np.ndarray:
-    """Returns indices of all places with a border of neighbors; int `[R + 2, W + 2]`.
+def _diagonal_sum(x: jax.Array, steps: int, steps_b: int) -> jax.Array:
+    """Returns scores with those so many steps before and after, of queries and keys.
 
-    The neighbors left and right are those in row-major order, which above and below
-    are those in column-major order: beyond the end of a row or column comes the next.
-    -1 stands for none. Rows beyond those of the grid are none.
+    Maps `[P + 2 steps + 2, L]`, the picture's with others around, to `[P, L]`. Beyond
+    the first and the last key there is nothing.
     """
-    height, width = grid
-    rows = height if rows is None else rows
-    table = np.full((rows + 2, width + 2), -1)
-    starts = {-1: (height - 1) * width - 1, height: 1}
-    for row in range(-1, height + 1):
-        line = starts.get(row, row * width) + np.arange(-1, width + 1)
-        table[row + 1] = np.where((line >= 0) & (line < height * width), line, -1)
-    return table
+    count, patches = x.shape[0] - 2 * steps - 2, x.shape[1]
+    # In memory the other scores lie at one distance from those they are added to.
+    flat, distance = x.reshape(-1), steps * patches + steps_b
+
+    def moved(times: int) -> jax.Array:
+        first = (1 + steps) * patches + times * distance
+        part = lax.slice_in_dim(flat, first, first + count * patches)
+        place = np.arange(patches) + times * steps_b
+        return part.reshape(count, patches) * ((place >= 0) & (place < patches))[None]
+
+    return moved(0) + moved(-1) + moved(1)
 
 
-def _take(x: jax.Array, index: jax.Array | np.ndarray) -> jax.Array:
-    """Returns rows of `x`, zeros for an index of -1."""
-    index = jnp.asarray(index)
-    return jnp.where((index >= 0)[:, None], x[jnp.maximum(index, 0)], 0)
+def _plus(x: jax.Array, part: jax.Array, start: int) -> jax.Array:
+    """Returns `x` with `part` added to its rows from `start` on, in the same memory."""
+    old = lax.dynamic_slice_in_dim(x, start, len(part))
+    return lax.dynamic_update_slice_in_dim(x, old + part, start, axis=0)
 
 
-def _product(queries: jax.Array, keys: jax.Array) -> jax.Array:
-    # A small error of a score may make another patch the winner.
-    return jnp.matmul(queries, keys.T, precision=lax.Precision.HIGHEST)
+def _block_sums(weights: jax.Array) -> jax.Array:
+    """Maps weights `[H, W, H', W']` of patches to those of blocks, one more a side.
 
-
-def _fused(
-    scores: jax.Array, first: jax.Array, grid: tuple[int, int], grid_b: tuple[int, int]
-) -> jax.Array:
-    """Returns fused scores `[R W, L]` of `[R + 2, W + 2, H' + 2, W' + 2]`.
-
-    Those of the previous and the next patch are added, in row-major and then, to the
-    sums, in column-major order.
+    A block belongs to the patch of its place and the three to its left and above: the
+    sum of their weights for what lies likewise around the block that is pasted.
     """
-    rows, width = scores.shape[0] - 2, scores.shape[1] - 2
-    patches = grid_b[0] * grid_b[1]
-    place = first * width + jnp.arange(rows * width)
-    place_b = jnp.arange(patches)
-    total = jnp.zeros((rows * width, patches))
-    for down in range(3):
-        sums = jnp.zeros((rows, width, *grid_b))
-        for right in range(3):
-            sums += scores[
-                down : down + rows,
-                right : right + width,
-                down : down + grid_b[0],
-                right : right + grid_b[1],
-            ]
-        sums = sums.reshape(total.shape)
-        if down != 1:
-            # What has no neighbor in column-major order has none of its neighbors.
-            end, end_b = (0, 0) if down == 0 else (grid[0] * grid[1] - 1, patches - 1)
-            has = (place != end)[:, None] & (place_b != end_b)[None]
-            sums = jnp.where(has, sums, 0)
-        total += sums
-    return total
+    padded = jnp.pad(weights, ((1, 1),) * 4)
+    height, width, rows, columns = (side + 1 for side in weights.shape)
+    return functools.reduce(
+        jnp.add,
+        [
+            padded[i:, j:, i:, j:][:height, :width, :rows, :columns]
+            for i in range(2)
+            for j in range(2)
+        ],
+    )
