@@ -277,6 +277,22 @@ def test_a_sketch_goes_with_its_picture(folder, calls, monkeypatch, capsys):
     assert len(calls) == 4
 
 
+def test_a_sketch_finds_the_weights_that_lines_lead(folder):
+    before = np.zeros((64, 64, 3), np.uint8) + np.uint8(60)
+    before[32:] = 190
+    Image.fromarray(before).save("a.png")
+    hole = mask("m.png", 64, 64, np.s_[20:44, 20:44])
+    mask("line.png", 64, 64, np.s_[26, 20:44])
+    mask("none.png", 64, 64, np.s_[:0])
+    given = ["sample", "--image", "a.png", "--mask", "m.png"]
+    for name in ("line", "none"):
+        flags = ["--sketch", f"{name}.png", "--output", f"o/{name}.png"]
+        assert main([*given, *flags]) == 0
+    led, free = (read(f"o/{name}.png").astype(int) for name in ("line", "none"))
+    assert abs(led - free).max() > 10
+    np.testing.assert_array_equal(led[~hole], before[~hole])
+
+
 def test_bad_items_are_listed_and_the_rest_is_done(folder, calls, capsys):
     for name in ("good", "lone", "size", "cut", "full"):
         picture(f"i/{name}.png")

@@ -110,7 +110,9 @@ def test_export_takes_the_best_checkpoint_the_latest_or_any(
 @pytest.mark.parametrize("path", sorted(sample.WEIGHTS.glob("*.safetensors")), ids=str)
 def test_the_weights_that_come_with_the_package_fit_their_method(path: Path) -> None:
     loaded = weights.read(path)
-    assert loaded.method == path.stem
+    assert loaded.method == path.stem.removesuffix("_guided")
+    guided = bool(loaded.options.get("guided"))
+    assert guided == path.stem.endswith("_guided")
     assert int(loaded.about["step"]) > 0
     card = (path.parent / "README.md").read_text()
     assert f"## {path.name}" in card

@@ -35,7 +35,11 @@ ASSETS = Path(jaxpaint.__path__[0]) / "assets"
 """Holds the photo and the mask of the demonstration."""
 
 WEIGHTS = ASSETS / "weights"
-"""Small weights of some methods, `<method>.safetensors`."""
+"""Small weights of some methods, `<method>.safetensors`, or with lines
+`<method>_guided.safetensors`."""
+
+LED = "deepfill_v2"
+"""The method for a sketch, where none is named."""
 
 UNLEARNED = ("harmonic", "patchmatch")
 """Methods that the demonstration sets beside the networks."""
@@ -55,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sketch",
         metavar="PATH",
         help="white lines on black that lead a guided method inside the hole, of the "
-        "picture's size (for all pictures), or a folder of them (of the same stem)",
+        "picture's size (for all pictures), or a folder of them (of the same stem); "
+        f"without --method, {LED} with weights of its own",
     )
     add("--output", metavar="PATH", help="a picture or a folder (default: output)")
     add(
@@ -147,8 +152,10 @@ def run(args: argparse.Namespace) -> int:
     if args.method:
         catalogue.check_method(args.method)
     params, options = None, {}
+    if args.sketch and not (args.method or args.checkpoint):
+        args.method = LED
     if args.method and not args.checkpoint:
-        args.checkpoint = bundled(args.method)
+        args.checkpoint = bundled(args.method, with_sketch=bool(args.sketch))
     if args.checkpoint:
         params, options = _load(args)
     else:
@@ -184,7 +191,8 @@ def compare_networks(args: argparse.Namespace) -> None:
     The results lie in the folder `networks` of the output, beside those of some
     methods that learned nothing; one picture shows them all.
     """
-    names = (*UNLEARNED, *sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
+    learned = (name for name in catalogue.names() if bundled(name))
+    names = (*UNLEARNED, *sorted(learned))
     image, mask = ASSETS / "comparison.png", ASSETS / "comparison_mask.png"
     folder = Path(args.output) / "networks"
     shown = {}
@@ -211,10 +219,14 @@ def compare_networks(args: argparse.Namespace) -> None:
     print(f"The networks that come with jaxpaint, on another photo:\n  {sheet}")
 
 
-def bundled(method: str) -> Path | None:
-    """Returns the small weights of a method that come with the package."""
-    path = WEIGHTS / f"{method}.safetensors"
-    return path if path.is_file() else None
+def bundled(method: str, *, with_sketch: bool = False) -> Path | None:
+    """Returns the small weights of a method that come with the package.
+
+    With a sketch those that were trained with lines, where there are such.
+    """
+    led = [f"{method}_guided"] if with_sketch else []
+    paths = [WEIGHTS / f"{name}.safetensors" for name in (*led, method)]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _load(args: argparse.Namespace) -> tuple["Params", dict[str, object]]:
