@@ -165,6 +165,31 @@ def test_winograds_products_where_they_are_fewest() -> None:
     assert tile(64, stride=2) == 1
 
 
+@pytest.mark.parametrize(
+    ("case", "features"),
+    [
+        ((2, 9, 8, 3, 4, 3, 1, 1, 1), [8, 8]),
+        ((1, 8, 9, 12, 3, 3, 2, 1, 1), [8, 12, 12, 12, 12]),
+        ((2, 7, 8, 20, 4, 3, 1, 1, 1), [4, 20]),
+        ((2, 7, 8, 20, 5, 3, 1, 2, 2), [8, 20]),
+    ],
+)
+def test_kernels_of_few_features_are_filled_up(case, features, monkeypatch):
+    # Output and gradient of the input, for each phase of the stride.
+    for name in ("_PATCHES", "_MANY_PIXELS"):
+        monkeypatch.setattr(convolution, name, 0)
+    monkeypatch.setattr(convolution, "_cores", lambda: 1)
+    found, fill_up = [], convolution._filled_up
+
+    def call(kernel):
+        found.append(fill_up(kernel))
+        return found[-1]
+
+    monkeypatch.setattr(convolution, "_filled_up", call)
+    check_values_and_gradients(case)
+    assert [kernel.shape[3] for kernel in found] == features
+
+
 def test_products_in_bands_leave_a_sharded_batch_where_it_is(monkeypatch):
     changes = {"_TILED_FEATURES": (0, 0), "_WIDE_INPUT": 0, "_WIDE_OUTPUT": 0}
     changes["_MANY_PIXELS"] = 1 << 14

@@ -40,6 +40,10 @@ _BAND = 256
 # it takes to compile them.
 _MANY_PIXELS = 1 << 12
 
+# A kernel of fewer output features than the first of these is slow; to fill it up is
+# worth it up to the second of input features, or where it is half full.
+_LANES, _FEW_FEATURES = 8, 16
+
 # So many bytes of pictures at once stay in a core's cache.
 _CACHE = 1 << 19
 
@@ -330,6 +334,7 @@ def _shared(
     dilation: int = 1,
 ) -> jax.Array:
     """Returns the convolution in the form that is fastest on CPUs."""
+    out = kernel.shape[3]
     rows, across = (
         _side(length + sum(pair), size, stride, dilation)
         for length, pair, size in zip(
@@ -342,7 +347,8 @@ def _shared(
             return _by_winograd(x, kernel, padding, dilation, tile)
         if _in_bands(*kernel.shape[2:]):
             return _by_bands_of_patches(x, kernel, padding, stride, dilation)
-    return lax.conv_general_dilated(
+        kernel = _filled_up(kernel)
+    y = lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
@@ -350,6 +356,15 @@ def _shared(
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+    return y[..., :out]
+
+
+def _filled_up(kernel: jax.Array) -> jax.Array:
+    """Returns a kernel for few features with zeros for more, which is faster there."""
+    features, out = kernel.shape[2:]
+    if out >= _LANES or (out <= _LANES // 2 and features > _FEW_FEATURES):
+        return kernel
+    return jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, _LANES - out)))
 
 
 def _kernel_gradient_in_order(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxpaint.layers.elu import elu
 from jaxpaint.layers.same_conv import convolve_same
 
 
@@ -25,7 +26,7 @@ class GatedConv(nn.Module):
     dilation: int = 1
     upsample: bool = False
     """Whether the convolution sees `x` with each pixel doubled along both axes."""
-    activation: Callable[[jax.Array], jax.Array] = nn.elu
+    activation: Callable[[jax.Array], jax.Array] = elu
     gain: float = 1.0
     """Of the features' kernel over Glorot's, at the start. The gate halves what passes;
     with 1 a deep stack begins with an output of nearly nothing."""

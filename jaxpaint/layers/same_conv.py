@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxpaint.layers.convolution import convolve, convolve_upsampled
+from jaxpaint.layers.elu import elu
 
 
 class SameConv(nn.Module):
@@ -19,7 +20,7 @@ class SameConv(nn.Module):
     dilation: int = 1
     upsample: bool = False
     """Whether the convolution sees `x` with each pixel doubled along both axes."""
-    activation: Callable[[jax.Array], jax.Array] = nn.elu
+    activation: Callable[[jax.Array], jax.Array] = elu
     dtype: Any = jnp.float32
 
     @nn.compact
