@@ -507,11 +507,13 @@ def test_lines_in_the_hole_change_the_fill_and_others_do_not():
     params, data = loud(state.generator.variables()), batch(1)
     without = jax.jit(method.inpaint)(params, *data.values(), KEY)
     nothing = jnp.zeros_like(data["mask"])
+    free = led(params, *data.values(), nothing, KEY)
     outside = led(params, *data.values(), 1 - data["mask"], KEY)
-    np.testing.assert_array_equal(led(params, *data.values(), nothing, KEY), without)
-    np.testing.assert_array_equal(outside, without)
+    np.testing.assert_array_equal(outside, free)
+    # Another program, in which zeros are constants: it may round otherwise.
+    close(free, without, atol=1e-5)
     lines = nothing.at[:, ::2].set(1)
-    changed = np.abs(led(params, *data.values(), lines, KEY) - without)
+    changed = np.abs(led(params, *data.values(), lines, KEY) - free)
     assert changed.max() > 1e-4
     assert np.where(data["mask"] > 0, 0, changed).max() == 0
 

@@ -90,6 +90,9 @@ def furnish(folder: Path) -> None:
         save(f"{name}.jpg", rng.integers(0, 256, (40, 48, 3), dtype=np.uint8))
     for name in ("mask", "logo", "masks/a", "masks/b"):
         save(f"{name}.png", hole)
+    lines = np.zeros_like(hole)
+    lines[16, 16:28] = 255
+    save("lines.png", lines)
     cutout = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
     save("cutout.png", np.dstack([cutout, 255 - hole]))
 
