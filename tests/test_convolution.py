@@ -66,15 +66,21 @@ def check(got, want, tolerance=2e-6):
 
 
 def recorded(name, monkeypatch):
-    """Returns a list that gets the arguments of all calls of a function."""
+    """Returns a list that gets arguments and result of all calls of a function."""
     calls, function = [], getattr(convolution, name)
 
     def call(*args):
-        calls.append(args)
-        return function(*args)
+        calls.append((args, function(*args)))
+        return calls[-1][1]
 
     monkeypatch.setattr(convolution, name, call)
     return calls
+
+
+def with_limits(monkeypatch, **limits):
+    """Sets from where on, or up to where, a form of the convolution is taken."""
+    for name, value in limits.items():
+        monkeypatch.setattr(convolution, name, value)
 
 
 def in_bfloat16(x):
@@ -118,9 +124,8 @@ def check_values_and_gradients(case, tolerance=2e-6) -> None:
 @pytest.mark.parametrize("band", [1, 40, 1000])
 def test_products_of_patches_in_bands(case, calls, band, monkeypatch):
     # Single rows; a number that does not divide the rows; and half of them.
-    changes = {"_PATCHES": 0, "_WIDE_INPUT": 0, "_WIDE_OUTPUT": 0}
-    for name, value in (changes | {"_MANY_PIXELS": 0, "_BAND": band}).items():
-        monkeypatch.setattr(convolution, name, value)
+    with_limits(monkeypatch, _PATCHES=0, _MANY_PIXELS=0, _BAND=band)
+    with_limits(monkeypatch, _WIDE_INPUT=0, _WIDE_OUTPUT=0)
     monkeypatch.setattr(convolution, "_cores", lambda: 2)
     found = recorded("_by_bands_of_patches", monkeypatch)
     check_values_and_gradients(case)
@@ -140,13 +145,13 @@ def test_products_of_patches_in_bands(case, calls, band, monkeypatch):
 @pytest.mark.parametrize("tiles", [1, 20, 1000])
 def test_winograds_filtering_along_rows(case, tile, tiles, monkeypatch):
     # Output and gradient of the input; columns that fill no block, and dilation.
-    changes = {"_PATCHES": 0, "_TILED_FEATURES": (0, 0), "_MANY_PIXELS": 0}
-    for name, value in (changes | {"_TILES": tiles}).items():
-        monkeypatch.setattr(convolution, name, value)
+    with_limits(monkeypatch, _PATCHES=0, _MANY_PIXELS=0, _TILES=tiles)
+    with_limits(monkeypatch, _TILED_FEATURES=(0, 0))
     found = recorded("_by_winograd", monkeypatch)
     check_values_and_gradients(case, tolerance=2e-5)
     assert len(found) == 2
-    assert found[0][-1] == tile
+    arguments, _ = found[0]
+    assert arguments[-1] == tile
 
 
 def test_winograds_products_where_they_are_fewest() -> None:
@@ -176,25 +181,16 @@ def test_winograds_products_where_they_are_fewest() -> None:
 )
 def test_kernels_of_few_features_are_filled_up(case, features, monkeypatch):
     # Output and gradient of the input, for each phase of the stride.
-    for name in ("_PATCHES", "_MANY_PIXELS"):
-        monkeypatch.setattr(convolution, name, 0)
+    with_limits(monkeypatch, _PATCHES=0, _MANY_PIXELS=0)
     monkeypatch.setattr(convolution, "_cores", lambda: 1)
-    found, fill_up = [], convolution._filled_up
-
-    def call(kernel):
-        found.append(fill_up(kernel))
-        return found[-1]
-
-    monkeypatch.setattr(convolution, "_filled_up", call)
+    found = recorded("_filled_up", monkeypatch)
     check_values_and_gradients(case)
-    assert [kernel.shape[3] for kernel in found] == features
+    assert [kernel.shape[3] for _, kernel in found] == features
 
 
 def test_products_in_bands_leave_a_sharded_batch_where_it_is(monkeypatch):
-    changes = {"_TILED_FEATURES": (0, 0), "_WIDE_INPUT": 0, "_WIDE_OUTPUT": 0}
-    changes["_MANY_PIXELS"] = 1 << 14
-    for name, value in changes.items():
-        monkeypatch.setattr(convolution, name, value)
+    with_limits(monkeypatch, _MANY_PIXELS=1 << 14, _TILED_FEATURES=(0, 0))
+    with_limits(monkeypatch, _WIDE_INPUT=0, _WIDE_OUTPUT=0)
     monkeypatch.setattr(convolution, "_cores", lambda: 2)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     rows = NamedSharding(mesh, PartitionSpec("data"))
@@ -216,9 +212,7 @@ def test_products_in_bands_leave_a_sharded_batch_where_it_is(monkeypatch):
 @pytest.mark.parametrize("cache", [1 << 19, 1200])
 def test_kernel_gradient_in_bands_of_rows(case, cache, monkeypatch):
     # All rows at once, and a few whose number does not divide the height.
-    changes = {"_PATCHES": 0, "_FEATURES": 0, "_CACHE": cache}
-    for name, value in changes.items():
-        monkeypatch.setattr(convolution, name, value)
+    with_limits(monkeypatch, _PATCHES=0, _FEATURES=0, _CACHE=cache)
     calls = recorded("_kernel_gradient_by_bands", monkeypatch)
     check_values_and_gradients(case)
     if case[7] == 0:
@@ -227,7 +221,7 @@ def test_kernel_gradient_in_bands_of_rows(case, cache, monkeypatch):
 
 
 def test_kernel_gradient_in_bands_leaves_a_sharded_batch_where_it_is(monkeypatch):
-    monkeypatch.setattr(convolution, "_FEATURES", 0)
+    with_limits(monkeypatch, _FEATURES=0)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     rows = NamedSharding(mesh, PartitionSpec("data"))
     whole = NamedSharding(mesh, PartitionSpec())

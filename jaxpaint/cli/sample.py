@@ -191,8 +191,7 @@ def compare_networks(args: argparse.Namespace) -> None:
     The results lie in the folder `networks` of the output, beside those of some
     methods that learned nothing; one picture shows them all.
     """
-    learned = (name for name in catalogue.names() if bundled(name))
-    names = (*UNLEARNED, *sorted(learned))
+    names = (*UNLEARNED, *(name for name in catalogue.names() if bundled(name)))
     image, mask = ASSETS / "comparison.png", ASSETS / "comparison_mask.png"
     folder = Path(args.output) / "networks"
     shown = {}

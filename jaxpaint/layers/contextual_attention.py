@@ -26,7 +26,7 @@ _FEW_SCORES = 1 << 22
 """Scores that are held at once; beyond, rows of queries are taken in chunks."""
 
 _LEAST_ROWS = 8
-"""Rows of queries in a chunk at least: fusion computes the scores of two more."""
+"""Rows of queries in a chunk at least: with fusion, products of four more are made."""
 
 
 class Attended(NamedTuple):
@@ -173,6 +173,11 @@ def _from_blocks(x: jax.Array, rate: int) -> jax.Array:
     return x[:, before:after, before:after]
 
 
+def _margin(width: int) -> int:
+    """Returns how many queries beyond rows of them `_Scores.in_columns` looks."""
+    return 2 * width + 3
+
+
 class _Scores(NamedTuple):
     """Scores of all queries of one picture, computed for those that are asked for.
 
@@ -182,7 +187,7 @@ class _Scores(NamedTuple):
     """
 
     queries: jax.Array
-    """`[P, 3 C]`, in line, times the factor of the scores; `margin` more around."""
+    """`[P, 3 C]`, in line, times the factor of the scores; `_margin` more around."""
     keys: jax.Array
     """`[L, 3 C]`, in line; a row of zeros above and below."""
     factors: jax.Array
@@ -192,15 +197,10 @@ class _Scores(NamedTuple):
     grid_b: tuple[int, int]
     """Those of the keys."""
 
-    @property
-    def margin(self) -> int:
-        """How many queries beyond some of them `in_columns` looks."""
-        return 2 * self.grid[1] + 3
-
     def of_windows(self, start: jax.Array | int, count: int) -> jax.Array:
         """Returns the scores of `count` queries, `[count, L]`."""
         width, width_b = self.grid[1], self.grid_b[1]
-        first = start - width + self.margin
+        first = start - width + _margin(width)
         rows = lax.dynamic_slice_in_dim(self.queries, first, count + 2 * width)
         # A small error of a score may make another patch the winner.
         lines = jnp.matmul(rows, self.keys.T, precision=lax.Precision.HIGHEST)
@@ -304,12 +304,10 @@ def _attend(
     count = -(-height // size)
     size = -(-height // count)
     pixels = height * width
+    margin, more = _margin(width), (count * size - height) * width
+    queries = jnp.pad(queries, ((margin, margin + more), (0, 0)))
+    keys = jnp.pad(keys, ((grid_b[1], grid_b[1]), (0, 0)))
     scores = _Scores(queries, keys, factors, grid, grid_b)
-    margin, more = scores.margin, (count * size - height) * width
-    scores = scores._replace(
-        queries=jnp.pad(queries, ((margin, margin + more), (0, 0))),
-        keys=jnp.pad(keys, ((grid_b[1], grid_b[1]), (0, 0))),
-    )
     ends = scores.ends() if fuse else None
 
     def chunk(first: jax.Array) -> tuple[jax.Array, jax.Array]:

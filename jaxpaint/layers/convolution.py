@@ -307,13 +307,26 @@ _kernel_gradient.defvjp(
 
 
 def _compiled(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
+    padding = [(window.padding, window.padding)] * 2
+    return _plain(x, kernel, padding, window.stride, window.dilation, window.layout)
+
+
+def _plain(
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Sequence[tuple[int, int]],
+    stride: int = 1,
+    dilation: int = 1,
+    layout: str = "HWIO",
+) -> jax.Array:
+    """Returns the compiler's convolution."""
     return lax.conv_general_dilated(
         x,
         kernel,
-        (window.stride, window.stride),
-        [(window.padding, window.padding)] * 2,
-        rhs_dilation=(window.dilation, window.dilation),
-        dimension_numbers=("NHWC", window.layout, "NHWC"),
+        (stride, stride),
+        padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", layout, "NHWC"),
     )
 
 
@@ -348,15 +361,7 @@ def _shared(
         if _in_bands(*kernel.shape[2:]):
             return _by_bands_of_patches(x, kernel, padding, stride, dilation)
         kernel = _filled_up(kernel)
-    y = lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        padding,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return y[..., :out]
+    return _plain(x, kernel, padding, stride, dilation)[..., :out]
 
 
 def _filled_up(kernel: jax.Array) -> jax.Array:
@@ -380,13 +385,12 @@ def _kernel_gradient_in_order(
     for length, moves, taps in zip(x.shape[1:3], y.shape[1:3], size, strict=True):
         reach = (moves - 1) * step + (taps - 1) * apart + 1
         padding.append((window.padding, reach - length - window.padding))
-    kernel = lax.conv_general_dilated(
+    kernel = _plain(
         x.transpose(3, 1, 2, 0),
         y.transpose(1, 2, 0, 3),
-        (apart, apart),
         padding,
-        rhs_dilation=(step, step),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        stride=apart,
+        dilation=step,
     )
     return kernel.transpose(
         *((1, 2, 0, 3) if window.layout == "HWIO" else (1, 2, 3, 0))
