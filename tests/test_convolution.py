@@ -69,8 +69,8 @@ def recorded(name, monkeypatch):
     """Returns a list that gets arguments and result of all calls of a function."""
     calls, function = [], getattr(convolution, name)
 
-    def call(*args):
-        calls.append((args, function(*args)))
+    def call(*args, **options):
+        calls.append((args, function(*args, **options)))
         return calls[-1][1]
 
     monkeypatch.setattr(convolution, name, call)
@@ -144,14 +144,17 @@ def test_products_of_patches_in_bands(case, calls, band, monkeypatch):
 )
 @pytest.mark.parametrize("tiles", [1, 20, 1000])
 def test_winograds_filtering_along_rows(case, tile, tiles, monkeypatch):
-    # Output and gradient of the input; columns that fill no block, and dilation.
+    # Output and both gradients; columns that fill no block, and dilation.
     with_limits(monkeypatch, _PATCHES=0, _MANY_PIXELS=0, _TILES=tiles)
-    with_limits(monkeypatch, _TILED_FEATURES=(0, 0))
+    with_limits(monkeypatch, _TILED_FEATURES=(0, 0), _FEATURES=0)
     found = recorded("_by_winograd", monkeypatch)
+    sums = recorded("_banded_sums", monkeypatch)
     check_values_and_gradients(case, tolerance=2e-5)
     assert len(found) == 2
     arguments, _ = found[0]
     assert arguments[-1] == tile
+    [(_, kernel)] = sums
+    assert len(kernel) == tile + 2
 
 
 def test_winograds_products_where_they_are_fewest() -> None:
@@ -209,10 +212,10 @@ def test_products_in_bands_leave_a_sharded_batch_where_it_is(monkeypatch):
 
 
 @pytest.mark.parametrize("case", [CASES[i] for i in (0, 1, 2, 4, 12, 13, 14)])
-@pytest.mark.parametrize("cache", [1 << 19, 1200])
-def test_kernel_gradient_in_bands_of_rows(case, cache, monkeypatch):
-    # All rows at once, and a few whose number does not divide the height.
-    with_limits(monkeypatch, _PATCHES=0, _FEATURES=0, _CACHE=cache)
+@pytest.mark.parametrize("tiles", [1, 40, 1000])
+def test_kernel_gradient_in_bands_of_rows(case, tiles, monkeypatch):
+    # Single rows; a number that does not divide the rows; and half of them.
+    with_limits(monkeypatch, _PATCHES=0, _FEATURES=0, _TILES=tiles)
     calls = recorded("_kernel_gradient_by_bands", monkeypatch)
     check_values_and_gradients(case)
     if case[7] == 0:
@@ -220,8 +223,11 @@ def test_kernel_gradient_in_bands_of_rows(case, cache, monkeypatch):
     assert calls
 
 
-def test_kernel_gradient_in_bands_leaves_a_sharded_batch_where_it_is(monkeypatch):
-    with_limits(monkeypatch, _FEATURES=0)
+@pytest.mark.parametrize("tiled", [(0, 0), (9, 9)])
+def test_kernel_gradient_in_bands_leaves_a_sharded_batch_where_it_is(
+    tiled, monkeypatch
+):
+    with_limits(monkeypatch, _FEATURES=0, _TILED_FEATURES=tiled)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     rows = NamedSharding(mesh, PartitionSpec("data"))
     whole = NamedSharding(mesh, PartitionSpec())

@@ -44,9 +44,6 @@ _MANY_PIXELS = 1 << 12
 # worth it up to the second of input features, or where it is half full.
 _LANES, _FEW_FEATURES = 8, 16
 
-# So many bytes of pictures at once stay in a core's cache.
-_CACHE = 1 << 19
-
 # Where the gradient of a kernel is worth bands of rows: products of the numbers of
 # features, or pixels of a picture, from which on; entries of the kernel, up to which.
 _FEATURES = 512
@@ -54,14 +51,22 @@ _PIXELS = 1 << 14
 _KERNEL = 1 << 20
 
 
-# Winograd's matrices of input, kernel and output, for 2 and 4 outputs of 3 taps.
+class _Matrices(NamedTuple):
+    """Of Winograd's minimal filtering, for what is in them."""
+
+    inputs: np.ndarray
+    kernels: np.ndarray
+    outputs: np.ndarray
+
+
+# For 2 and 4 outputs of 3 taps.
 _WINOGRAD = {
-    2: (
+    2: _Matrices(
         np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
         np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
         np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
     ),
-    4: (
+    4: _Matrices(
         np.array(
             [
                 [4, 0, -5, 0, 1, 0],
@@ -274,7 +279,7 @@ def _kernel_gradient(
     def by_bands(x: jax.Array, y: jax.Array) -> jax.Array:
         return _kernel_gradient_by_bands(x, y, window, size)
 
-    on_cpu = by_bands if _by_bands(x.shape, y.shape, size, window) else in_order
+    on_cpu = by_bands if _by_bands(x.shape, y.shape, size) else in_order
     if _by_matmul(x.shape, size, window):
         on_cpu = by_matmul
     return _on_cpu(on_cpu, compiled, x, y)
@@ -430,18 +435,19 @@ def _by_matmul(shape: tuple[int, ...], size: tuple[int, int], window: _Window) -
 
 
 def _by_bands(
-    shape: tuple[int, ...], out: tuple[int, ...], size: tuple[int, int], window: _Window
+    shape: tuple[int, ...], out: tuple[int, ...], size: tuple[int, int]
 ) -> bool:
     """Whether a CPU should sum the kernel's gradient up over bands of rows.
 
-    Not where the kernel itself, which every band adds to, is large; small pictures with
-    few features are not worth it. The shapes are those of input and output.
+    Not where the kernel itself, which every band adds to, is large for so few pixels;
+    small pictures with few features are not worth it. The shapes are those of input and
+    output.
     """
-    if window.padding < 0:
-        return False
     features = shape[3] * out[3]
-    many = features >= _FEATURES or out[1] * out[2] >= _PIXELS
-    return many and features * math.prod(size) <= _KERNEL
+    if features < _FEATURES and out[1] * out[2] < _PIXELS:
+        return False
+    few = features * math.prod(size) <= _KERNEL
+    return few or math.prod(out[:3]) >= _MANY_PIXELS
 
 
 def _in_bands(features: int, out: int) -> bool:
@@ -458,6 +464,71 @@ def _cores() -> int:
     return max(1, count // jax.local_device_count())
 
 
+class _Reach(NamedTuple):
+    """Which pixels of flattened pictures go into the outputs, row by row."""
+
+    places: np.ndarray
+    """int `[planes, columns, taps]`: the pixels of the first row."""
+    steps: np.ndarray
+    """int `[rows]`: how much further those of each row are."""
+
+    def bands(self, batch: int, pixels: int) -> tuple[int, int]:
+        """Returns how many bands of how many rows have about so many pixels each."""
+        rows, columns = len(self.steps), self.places.shape[1]
+        # At least two: a loop of one is undone, and its parts fused for the worse.
+        most = min(max(1, pixels // (batch * columns)), max(1, rows // 2))
+        size = max(n for n in range(1, most + 1) if rows % n == 0)
+        if 2 * size <= most:
+            size = most
+        return -(-rows // size), size
+
+    def patches(self, x: jax.Array, number: jax.Array, size: int) -> jax.Array:
+        """Maps `[B, pixels, I]` to `[planes, B size columns, taps I]` of a band.
+
+        Rows beyond the last one are as that is.
+        """
+        planes, columns, taps = self.places.shape
+        batch, rows = len(x), len(self.steps)
+        more = -rows % size
+        steps = np.concatenate([self.steps, np.repeat(self.steps[-1:], more)])
+        first = jnp.asarray(steps.reshape(-1, size), jnp.int32)[number]
+        index = jnp.asarray(self.places[:, None, None], jnp.int32)
+        index = index + first[None, None, :, None, None]
+        index = jnp.broadcast_to(index, (planes, batch, size, columns, taps))
+        dimensions = lax.GatherDimensionNumbers(
+            offset_dims=(5,),
+            collapsed_slice_dims=(1,),
+            start_index_map=(1,),
+            operand_batching_dims=(0,),
+            start_indices_batching_dims=(1,),
+        )
+        found = lax.gather(
+            x,
+            index[..., None],
+            dimensions,
+            (1, 1, x.shape[2]),
+            mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
+        )
+        return found.reshape(planes, batch * size * columns, -1)
+
+
+def _reach(
+    sides: tuple[int, int], size: tuple[int, int], stride: int, dilation: int
+) -> _Reach:
+    """Returns that of a kernel in padded pictures, in one plane."""
+    wide = sides[1]
+    rows, across = (
+        _side(length, taps, stride, dilation)
+        for length, taps in zip(sides, size, strict=True)
+    )
+    down, right = (np.arange(taps) * dilation for taps in size)
+    taps = (down[:, None] * wide + right).reshape(-1)
+    return _Reach(
+        (np.arange(across)[:, None] * stride + taps)[None],
+        np.arange(rows) * stride * wide,
+    )
+
+
 def _by_bands_of_patches(
     x: jax.Array,
     kernel: jax.Array,
@@ -471,19 +542,10 @@ def _by_bands_of_patches(
     multiplied, which the cores share well.
     """
     x = _padded(x, padding)
-    (height, width), out = kernel.shape[:2], kernel.shape[3]
-    tall, wide = x.shape[1:3]
-    rows, across = (
-        _side(length, size, stride, dilation)
-        for length, size in ((tall, height), (wide, width))
-    )
-    down, right = np.arange(height) * dilation * wide, np.arange(width) * dilation
-    taps = (down[:, None] + right).reshape(-1)
     return _banded_products(
-        x.reshape(len(x), tall * wide, -1),
-        kernel.reshape(1, -1, out),
-        places=(np.arange(across)[:, None] * stride + taps)[None],
-        steps=np.arange(rows) * stride * wide,
+        x.reshape(len(x), -1, x.shape[3]),
+        kernel.reshape(1, -1, kernel.shape[3]),
+        reach=_reach(x.shape[1:3], kernel.shape[:2], stride, dilation),
         pixels=_BAND * _cores(),
         combine=lambda products: products[0],
     )
@@ -499,8 +561,7 @@ def _banded_products(
     x: jax.Array,
     matrices: jax.Array,
     *,
-    places: np.ndarray,
-    steps: np.ndarray,
+    reach: _Reach,
     pixels: int,
     combine: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
@@ -509,8 +570,7 @@ def _banded_products(
     Args:
       x: `[B, pixels, I]`.
       matrices: `[planes, taps I, O]`.
-      places: int `[planes, columns, taps]`: the pixels of the first row.
-      steps: int `[rows]`: how much further those of each row are.
+      reach: which pixels go into an output.
       pixels: of all pictures that are worked on at once.
       combine: makes `[.., columns', O]`, of all columns and planes of a row, out of
         `[planes, .., columns, O]`.
@@ -518,22 +578,9 @@ def _banded_products(
     Returns:
       `[B, rows, columns', O]`.
     """
-    planes, columns, taps = places.shape
-    batch, rows, out = len(x), len(steps), matrices.shape[-1]
-    # At least two bands: a loop of one is undone, and its parts fused for the worse.
-    most = min(max(1, pixels // (batch * columns)), max(1, rows // 2))
-    size = max(n for n in range(1, most + 1) if rows % n == 0)
-    if 2 * size <= most:
-        size = most
-    count = -(-rows // size)
-    steps = np.concatenate([steps, np.repeat(steps[-1:], count * size - rows)])
-    dimensions = lax.GatherDimensionNumbers(
-        offset_dims=(5,),
-        collapsed_slice_dims=(1,),
-        start_index_map=(1,),
-        operand_batching_dims=(0,),
-        start_indices_batching_dims=(1,),
-    )
+    batch, out = len(x), matrices.shape[-1]
+    planes, columns, _ = reach.places.shape
+    count, size = reach.bands(batch, pixels)
     # A zero that is there only with `x`. The compiler would make what does not depend
     # on the pictures, of all layers, before all else, and so take memory that is new
     # and in no cache. Not of several devices, which would have to send it around.
@@ -545,18 +592,7 @@ def _banded_products(
     matrices = matrices + later
 
     def band(number: jax.Array) -> jax.Array:
-        first = jnp.asarray(steps.reshape(count, size), jnp.int32)[number]
-        index = jnp.asarray(places[:, None, None], jnp.int32)
-        index = index + first[None, None, :, None, None]
-        index = jnp.broadcast_to(index, (planes, batch, size, columns, taps))
-        patches = lax.gather(
-            x,
-            index[..., None],
-            dimensions,
-            (1, 1, x.shape[2]),
-            mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
-        )
-        patches = patches.reshape(planes, batch * size * columns, -1)
+        patches = reach.patches(x, number, size)
         products = lax.dot_general(patches, matrices, (((2,), (1,)), ((0,), (0,))))
         return combine(products.reshape(planes, batch, size, columns, out))
 
@@ -570,7 +606,38 @@ def _banded_products(
         ),
         y,
     )
-    return y[:, :rows]
+    return y[:, : len(reach.steps)]
+
+
+def _banded_sums(
+    x: jax.Array, y: jax.Array, *, reach: _Reach, pixels: int
+) -> jax.Array:
+    """Returns the gradient of the matrices of `_banded_products`, in a loop as there.
+
+    Args:
+      x: `[B, pixels, I]`.
+      y: `[planes, B, rows, columns, O]`.
+      reach: which pixels went into an output.
+      pixels: of all pictures that are worked on at once.
+
+    Returns:
+      `[planes, O, taps, I]`: the smaller operand of the products is the one that the
+      compiler turns around.
+    """
+    planes, batch, rows, _, out = y.shape
+    count, size = reach.bands(batch, pixels)
+    y = jnp.pad(y, ((0, 0), (0, 0), (0, count * size - rows), (0, 0), (0, 0)))
+
+    def add(number: jax.Array, total: jax.Array) -> jax.Array:
+        patches = reach.patches(x, number, size)
+        band = lax.dynamic_slice_in_dim(y, number * size, size, axis=2)
+        band = band.reshape(planes, -1, out)
+        return total + lax.dot_general(band, patches, (((1,), (1,)), ((0,), (0,))))
+
+    taps = reach.places.shape[2]
+    total = jnp.zeros((planes, out, taps * x.shape[2]), x.dtype)
+    total = lax.fori_loop(0, count, add, total)
+    return total.reshape(planes, out, taps, -1)
 
 
 def _winograd_tile(
@@ -602,6 +669,84 @@ def _combination(factors: np.ndarray, parts: Sequence[jax.Array]) -> jax.Array:
     return functools.reduce(jnp.add, terms)
 
 
+class _Tiles(NamedTuple):
+    """How Winograd's minimal filtering F(tile, 3) goes along rows of pictures.
+
+    Lavin and Gray, CVPR 2016, section 4.1: `tile + 2` products give `tile` outputs of 3
+    taps. Rows of the kernel and features are one long sum, as in
+    `_by_bands_of_patches`. Columns at the distance of the dilation meet in a block.
+    """
+
+    tile: int
+    dilation: int
+    across: int
+    """Columns of the output."""
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.across // (self.tile * self.dilation))
+
+    @property
+    def line(self) -> int:
+        """Columns of a plane."""
+        return self.blocks * self.dilation
+
+    @property
+    def more(self) -> int:
+        """Columns that the last blocks have beyond the output's."""
+        return self.tile * self.line - self.across
+
+    def planes(
+        self, x: jax.Array, padding: Sequence[tuple[int, int]], height: int
+    ) -> tuple[jax.Array, _Reach]:
+        """Maps `[B, H, W, I]` to `[B, pixels, I]`, and what a kernel's rows see."""
+        (left, right), count = padding[1], self.tile + 2
+        x = _padded(x, [padding[0], (left, right + self.more)])
+        batch, tall, wide, features = x.shape
+        x = x.reshape(batch, tall, wide // self.dilation, self.dilation, features)
+        last = self.tile * (self.blocks - 1) + 1
+        columns = [x[:, :, k : k + last : self.tile] for k in range(count)]
+        matrix = _WINOGRAD[self.tile].inputs
+        x = jnp.stack([_combination(row, columns) for row in matrix], axis=1)
+        plane = np.arange(count)[:, None, None] * (tall * self.line)
+        down = np.arange(height) * self.dilation * self.line
+        rows = _side(tall, height, 1, self.dilation)
+        reach = _Reach(
+            plane + np.arange(self.line)[:, None] + down, np.arange(rows) * self.line
+        )
+        return x.reshape(batch, -1, features), reach
+
+    def matrices(self, kernel: jax.Array) -> jax.Array:
+        """Maps `[kh, 3, I, O]` to `[planes, kh I, O]`."""
+        taps = [kernel[:, k] for k in range(3)]
+        rows = _WINOGRAD[self.tile].kernels
+        kernel = jnp.stack([_combination(row, taps) for row in rows])
+        return kernel.reshape(len(kernel), -1, kernel.shape[3])
+
+    def kernel(self, matrices: jax.Array) -> jax.Array:
+        """Maps `[planes, ..]` to `[3, ..]`, the adjoint of `matrices`."""
+        columns = _WINOGRAD[self.tile].kernels.T
+        return jnp.stack([_combination(column, list(matrices)) for column in columns])
+
+    def combine(self, products: jax.Array) -> jax.Array:
+        """Maps `[planes, B, rows, columns of a plane, O]` to `[B, rows, W, O]`."""
+        shape = *products.shape[:3], self.blocks, self.dilation, products.shape[4]
+        products = products.reshape(shape)
+        matrix = _WINOGRAD[self.tile].outputs
+        y = jnp.stack([_combination(row, list(products)) for row in matrix], axis=3)
+        return y.reshape(*y.shape[:2], -1, y.shape[5])
+
+    def spread(self, y: jax.Array) -> jax.Array:
+        """Maps `[B, rows, across, O]` to planes, the adjoint of `combine`."""
+        y = _padded(y, [(0, 0), (0, self.more)])
+        batch, rows, _, out = y.shape
+        y = y.reshape(batch, rows, self.blocks, self.tile, self.dilation, out)
+        columns = [y[:, :, :, k] for k in range(self.tile)]
+        matrix = _WINOGRAD[self.tile].outputs.T
+        y = jnp.stack([_combination(row, columns) for row in matrix])
+        return y.reshape(len(y), batch, rows, self.line, out)
+
+
 def _by_winograd(
     x: jax.Array,
     kernel: jax.Array,
@@ -609,44 +754,16 @@ def _by_winograd(
     dilation: int,
     tile: int,
 ) -> jax.Array:
-    """Returns the convolution with a kernel `[kh, 3, I, O]` in fewer multiplications.
-
-    Winograd's minimal filtering F(tile, 3), Lavin and Gray, CVPR 2016, section 4.1,
-    along rows only: there, `tile + 2` products give `tile` outputs of 3 taps, while
-    rows of the kernel and features are one long sum, as in `_by_bands_of_patches`.
-    """
-    height, _, features, out = kernel.shape
-    inputs, kernels, outputs = _WINOGRAD[tile]
-    planes = tile + 2
+    """Returns the convolution with a kernel `[kh, 3, I, O]` in fewer products."""
     across = _side(x.shape[2] + sum(padding[1]), 3, 1, dilation)
-    blocks = -(-across // (tile * dilation))
-    more = blocks * tile * dilation - across
-    (left, right), line = padding[1], blocks * dilation
-    x = _padded(x, [padding[0], (left, right + more)])
-    batch, tall, wide = x.shape[:3]
-
-    # Columns at the distance of the dilation meet in a block.
-    x = x.reshape(batch, tall, wide // dilation, dilation, features)
-    last = tile * (blocks - 1) + 1
-    columns = [x[:, :, k : k + last : tile] for k in range(planes)]
-    x = jnp.stack([_combination(row, columns) for row in inputs], axis=1)
-    taps = [kernel[:, k] for k in range(3)]
-    kernel = jnp.stack([_combination(row, taps) for row in kernels])
-
-    def combine(products: jax.Array) -> jax.Array:
-        products = products.reshape(*products.shape[:3], blocks, dilation, out)
-        y = jnp.stack([_combination(row, list(products)) for row in outputs], axis=3)
-        return y.reshape(*y.shape[:2], -1, out)
-
-    plane = np.arange(planes)[:, None, None] * (tall * line)
-    down = np.arange(height) * dilation * line
+    tiles = _Tiles(tile, dilation, across)
+    x, reach = tiles.planes(x, padding, kernel.shape[0])
     y = _banded_products(
-        x.reshape(batch, -1, features),
-        kernel.reshape(planes, height * features, out),
-        places=plane + np.arange(line)[:, None] + down,
-        steps=np.arange(_side(tall, height, 1, dilation)) * line,
+        x,
+        tiles.matrices(kernel),
+        reach=reach,
         pixels=_TILES,
-        combine=combine,
+        combine=tiles.combine,
     )
     return y[:, :, :across]
 
@@ -766,48 +883,27 @@ def _kernel_gradient_by_bands(
 ) -> jax.Array:
     """Returns the kernel's gradient, a few rows of `y` at a time.
 
-    For each tap one product of what it sees and `y`, which stay in the cache. The
-    compiler's form turns all pictures around first, so that features become a batch.
+    Those stay in the cache. The compiler's form turns all pictures around first, so
+    that features become a batch.
     """
-    batch, height, width, features = y.shape
-    stride, step, pad = window.stride, window.dilation, window.padding
-    row = 4 * batch * width * (stride**2 * x.shape[3] + features)
-    rows = min(max(1, _CACHE // row), height)
-    count = -(-height // rows)
-    more = count * rows - height
-    # Of each phase of the stride, as many pixels as its taps reach.
-    reach = [step * (taps - 1) // stride for taps in size]
-    sides = (count * rows + reach[0]) * stride, (width + reach[1]) * stride
-    pads = [
-        (pad, max(0, side - length - pad))
-        for side, length in zip(sides, x.shape[1:3], strict=True)
-    ]
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))[:, : sides[0], : sides[1]]
-    y = jnp.pad(y, ((0, 0), (0, more), (0, 0), (0, 0)))
-    phases = [
-        [x[:, i::stride, j::stride] for j in range(stride)] for i in range(stride)
-    ]
-
-    def add(total: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
-        bands = [
-            [lax.dynamic_slice_in_dim(x, first, rows + reach[0], axis=1) for x in line]
-            for line in phases
-        ]
-        out = lax.dynamic_slice_in_dim(y, first, rows, axis=1)
-        taps = []
-        for i in range(size[0]):
-            for j in range(size[1]):
-                (top, down), (left, right) = (divmod(k * step, stride) for k in (i, j))
-                band = bands[down][right]
-                pair = band[:, top : top + rows, left : left + width], out
-                one, two = pair if window.layout == "HWIO" else pair[::-1]
-                axes = (0, 1, 2)
-                taps.append(lax.dot_general(one, two, ((axes, axes), ((), ()))))
-        return total + jnp.stack(taps).reshape(total.shape), None
-
-    pair = x.shape[3], features
-    zeros = jnp.zeros((*size, *(pair if window.layout == "HWIO" else pair[::-1])))
-    return lax.scan(add, zeros, jnp.arange(count) * rows)[0]
+    padding = [(window.padding, window.padding)] * 2
+    across, out = y.shape[2:]
+    tile = 1
+    if math.prod(size) * x.shape[3] * out <= _KERNEL:
+        shape = (*size, x.shape[3], out)
+        tile = _winograd_tile(across, shape, window.stride, window.dilation)
+    if tile > 1:
+        tiles = _Tiles(tile, window.dilation, across)
+        planes, reach = tiles.planes(x, padding, size[0])
+        total = _banded_sums(planes, tiles.spread(y), reach=reach, pixels=_TILES)
+        kernel = tiles.kernel(total).transpose(2, 0, 3, 1)
+    else:
+        x = _padded(x, padding)
+        reach = _reach(x.shape[1:3], size, window.stride, window.dilation)
+        flat = x.reshape(len(x), -1, x.shape[3])
+        total = _banded_sums(flat, y[None], reach=reach, pixels=_TILES)
+        kernel = total[0].transpose(1, 2, 0).reshape(*size, -1, out)
+    return kernel if window.layout == "HWIO" else kernel.swapaxes(2, 3)
 
 
 class _Layer(nn.Module):
