@@ -2,15 +2,17 @@
 
     pip install -e '.[bench]'
     python benchmarks/gan.py --what inference --size 256
-    python benchmarks/gan.py --what training --size 256 --batch 2
+    python benchmarks/gan.py --what training --size 256 --batch 2 --calls 3
     python benchmarks/gan.py --what attention --size 512
 
 `inference` and `training` have the same weights in both, at release width, whose
 outputs are compared first; PyTorch runs eagerly, in its own layout and in
 `channels_last`, and the faster of the two counts. `attention` sets contextual attention
 in chunks beside the form that holds all scores at once. All run in turn in one process:
-only ratios hold on a shared machine. On one that is busy `--one-core` gives the fairer
-figures: processor time on a single core, in which waiting does not count.
+only ratios hold on a shared machine. With `--calls 3` each round has three calls in a
+row, as training has: the first one behind the other library's has to get its memory
+back from it. On a machine that is busy `--one-core` gives the fairer figures: processor
+time on a single core, in which waiting does not count.
 """
 
 import argparse
@@ -48,6 +50,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=48)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
+    parser.add_argument("--calls", type=int, default=1, help="in a row, timed together")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--one-core", action="store_true")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
@@ -68,8 +71,9 @@ def main() -> None:
     for i in range(args.rounds):
         for name, call in calls.items():
             start = clock()
-            call()
-            seconds[name].append(clock() - start)
+            for _ in range(args.calls):
+                call()
+            seconds[name].append((clock() - start) / args.calls)
         print(f"round {i + 1} of {args.rounds}", file=sys.stderr, flush=True)
     first, *others = calls
     peer = min(others, key=lambda name: statistics.median(seconds[name]))

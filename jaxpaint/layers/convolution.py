@@ -491,10 +491,7 @@ class _Reach(NamedTuple):
         batch, rows = len(x), len(self.steps)
         more = -rows % size
         steps = np.concatenate([self.steps, np.repeat(self.steps[-1:], more)])
-        first = jnp.asarray(steps.reshape(-1, size), jnp.int32)[number]
-        index = jnp.asarray(self.places[:, None, None], jnp.int32)
-        index = index + first[None, None, :, None, None]
-        index = jnp.broadcast_to(index, (planes, batch, size, columns, taps))
+        shape = planes, batch, size, columns, taps
         dimensions = lax.GatherDimensionNumbers(
             offset_dims=(5,),
             collapsed_slice_dims=(1,),
@@ -502,13 +499,27 @@ class _Reach(NamedTuple):
             operand_batching_dims=(0,),
             start_indices_batching_dims=(1,),
         )
-        found = lax.gather(
-            x,
-            index[..., None],
-            dimensions,
-            (1, 1, x.shape[2]),
-            mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
-        )
+
+        def gathered(x: jax.Array, number: jax.Array) -> jax.Array:
+            first = jnp.asarray(steps.reshape(-1, size), jnp.int32)[number]
+            index = jnp.asarray(self.places[:, None, None], jnp.int32)
+            index = index + first[None, None, :, None, None]
+            index = jnp.broadcast_to(index, shape)
+            return lax.gather(
+                x,
+                index[..., None],
+                dimensions,
+                (1, 1, x.shape[2]),
+                mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
+            )
+
+        def nothing(x: jax.Array, number: jax.Array) -> jax.Array:
+            del number
+            return jnp.zeros((*shape, x.shape[2]), x.dtype)
+
+        # Always the first. In a branch the loop's innermost axis is that of features:
+        # merged with the next, as the product wants it, it takes four times as long.
+        found = lax.cond(number >= 0, gathered, nothing, x, number)
         return found.reshape(planes, batch * size * columns, -1)
 
 
@@ -616,7 +627,7 @@ def _banded_sums(
 
     Args:
       x: `[B, pixels, I]`.
-      y: `[planes, B, rows, columns, O]`.
+      y: `[B, rows, planes columns, O]`.
       reach: which pixels went into an output.
       pixels: of all pictures that are worked on at once.
 
@@ -624,17 +635,18 @@ def _banded_sums(
       `[planes, O, taps, I]`: the smaller operand of the products is the one that the
       compiler turns around.
     """
-    planes, batch, rows, _, out = y.shape
+    planes, columns, taps = reach.places.shape
+    batch, rows, _, out = y.shape
     count, size = reach.bands(batch, pixels)
-    y = jnp.pad(y, ((0, 0), (0, 0), (0, count * size - rows), (0, 0), (0, 0)))
+    y = _padded(y, [(0, count * size - rows), (0, 0)])
 
     def add(number: jax.Array, total: jax.Array) -> jax.Array:
         patches = reach.patches(x, number, size)
-        band = lax.dynamic_slice_in_dim(y, number * size, size, axis=2)
-        band = band.reshape(planes, -1, out)
+        band = lax.dynamic_slice_in_dim(y, number * size, size, axis=1)
+        band = band.reshape(batch, size, planes, columns, out)
+        band = jnp.moveaxis(band, 2, 0).reshape(planes, -1, out)
         return total + lax.dot_general(band, patches, (((1,), (1,)), ((0,), (0,))))
 
-    taps = reach.places.shape[2]
     total = jnp.zeros((planes, out, taps * x.shape[2]), x.dtype)
     total = lax.fori_loop(0, count, add, total)
     return total.reshape(planes, out, taps, -1)
@@ -737,14 +749,18 @@ class _Tiles(NamedTuple):
         return y.reshape(*y.shape[:2], -1, y.shape[5])
 
     def spread(self, y: jax.Array) -> jax.Array:
-        """Maps `[B, rows, across, O]` to planes, the adjoint of `combine`."""
+        """Maps `[B, rows, W, O]` to `[B, rows, planes columns, O]`.
+
+        The adjoint of `combine`, but for the order of axes: the batch stays the first,
+        as it may be divided among devices.
+        """
         y = _padded(y, [(0, 0), (0, self.more)])
         batch, rows, _, out = y.shape
         y = y.reshape(batch, rows, self.blocks, self.tile, self.dilation, out)
         columns = [y[:, :, :, k] for k in range(self.tile)]
         matrix = _WINOGRAD[self.tile].outputs.T
-        y = jnp.stack([_combination(row, columns) for row in matrix])
-        return y.reshape(len(y), batch, rows, self.line, out)
+        y = jnp.stack([_combination(row, columns) for row in matrix], axis=2)
+        return y.reshape(batch, rows, -1, out)
 
 
 def _by_winograd(
@@ -901,7 +917,7 @@ def _kernel_gradient_by_bands(
         x = _padded(x, padding)
         reach = _reach(x.shape[1:3], size, window.stride, window.dilation)
         flat = x.reshape(len(x), -1, x.shape[3])
-        total = _banded_sums(flat, y[None], reach=reach, pixels=_TILES)
+        total = _banded_sums(flat, y, reach=reach, pixels=_TILES)
         kernel = total[0].transpose(1, 2, 0).reshape(*size, -1, out)
     return kernel if window.layout == "HWIO" else kernel.swapaxes(2, 3)
 
