@@ -491,7 +491,7 @@ class _Reach(NamedTuple):
         batch, rows = len(x), len(self.steps)
         more = -rows % size
         steps = np.concatenate([self.steps, np.repeat(self.steps[-1:], more)])
-        shape = planes, batch, size, columns, taps
+        shape = planes, batch * size * columns, taps, x.shape[2]
         dimensions = lax.GatherDimensionNumbers(
             offset_dims=(5,),
             collapsed_slice_dims=(1,),
@@ -504,23 +504,24 @@ class _Reach(NamedTuple):
             first = jnp.asarray(steps.reshape(-1, size), jnp.int32)[number]
             index = jnp.asarray(self.places[:, None, None], jnp.int32)
             index = index + first[None, None, :, None, None]
-            index = jnp.broadcast_to(index, shape)
-            return lax.gather(
+            index = jnp.broadcast_to(index, (planes, batch, size, columns, taps))
+            found = lax.gather(
                 x,
                 index[..., None],
                 dimensions,
                 (1, 1, x.shape[2]),
                 mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
             )
+            return found.reshape(shape)
 
         def nothing(x: jax.Array, number: jax.Array) -> jax.Array:
             del number
-            return jnp.zeros((*shape, x.shape[2]), x.dtype)
+            return jnp.zeros(shape, x.dtype)
 
         # Always the first. In a branch the loop's innermost axis is that of features:
         # merged with the next, as the product wants it, it takes four times as long.
         found = lax.cond(number >= 0, gathered, nothing, x, number)
-        return found.reshape(planes, batch * size * columns, -1)
+        return found.reshape(*shape[:2], -1)
 
 
 def _reach(
