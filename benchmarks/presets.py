@@ -57,7 +57,10 @@ def rows(names: list[str]) -> dict[str, Row]:
     }
     for sampling, presets in PRESETS.items():
         for name in names:
-            found[f"{sampling}_{name}"] = Row(sampling, presets[name])
+            row = Row(sampling, presets[name])
+            # Two names of PiGDM stand for the same.
+            if row not in found.values():
+                found[f"{sampling}_{name}"] = row
     return dict(sorted(found.items(), key=lambda item: item[1].calls()))
 
 
@@ -107,7 +110,7 @@ def draw(table: dict[str, Row], scores: Scores, to: Path) -> None:
             panel.plot(*zip(*points, strict=True), marker="o", label=name)
         panel.set_xscale("log")
         panel.set_xticks([], minor=True)
-        ticks = [25, 50, 100, 250]
+        ticks = [25, 50, 100, 250, 500, 1000, 2500]
         panel.set_xticks(ticks, map(str, ticks))
         panel.set_xlabel("network calls")
         panel.set_title(title)

@@ -140,7 +140,7 @@ def config():
         ),
         optim=Optim(lr=1.0, ema_decay=0.99),
         log=Log(every=1, samples_every=0),
-        checkpoint=Checkpoint(every=5),
+        checkpoint=Checkpoint(every=7),
     )
 """
 
@@ -150,7 +150,8 @@ def test_a_kill_in_each_phase_loses_nothing(tmp_path):
     config_file.write_text(PHASES)
     finish(start(config_file, tmp_path / "whole"))
     workdir = tmp_path / "run"
-    for step in (3, 23, 43):
+    # Going on inside each of the phases: after steps 7, 21 and 42.
+    for step in (9, 23, 43):
         process = start(config_file, workdir)
         wait_for_step(process, workdir, step)
         process.kill()

@@ -95,8 +95,10 @@ def build(config: Config, devices: Sequence[Any] | None = None) -> Program:
         shapes,
         shardings,
     )
-    step = steps.make(method, draw, config.seed)
-    names = sorted(jax.eval_shape(step, shapes, images)[1])
+    # Traced once, here; `advance` finds it.
+    step = jax.jit(steps.make(method, draw, config.seed))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        names = sorted(jax.eval_shape(step, state, images)[1])
     everywhere = meshes.replicated(mesh)
 
     def advance(state: steps.TrainState, tally: steps.Tally, images: jax.Array):
