@@ -6,7 +6,7 @@
 Runs `jaxpaint evaluate` with a row for each sampler and preset, on the six masks of the
 survey, at the size of the network; prints a table (PSNR, SSIM in the hole, kernel
 distance times 1,000) and draws the means over the masks by number of network calls.
-Goes on where it was stopped, as `evaluate` does. Needs matplotlib.
+Goes on where it was stopped, as `evaluate` does. `--plot` needs matplotlib.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib import pyplot
 from samplers import pairs
 
 from jaxpaint.cli.main import main as jaxpaint
@@ -99,6 +98,8 @@ def mean(values: dict[str, float]) -> float:
 
 def draw(table: dict[str, Row], scores: Scores, to: Path) -> None:
     """Writes the plot: a panel for each metric, a line for each sampler."""
+    from matplotlib import pyplot
+
     figure, panels = pyplot.subplots(1, len(METRICS), figsize=(15, 3.6))
     for panel, (metric, title) in zip(panels, METRICS.items(), strict=True):
         lines: dict[str, list[tuple[int, float]]] = {}

@@ -4,6 +4,7 @@ import argparse
 import functools
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,10 @@ from jaxpaint.masks import boxes, context_encoder, lama, raster, redraw, walks
 
 ODD = (49, 70)
 KEYS = jax.random.split(jax.random.key(0), 24)
+# Undoes what `conftest.py` sets for programs that run once.
+OPTIMIZED: dict[str, int | bool] = {"xla_backend_optimization_level": 3}
+if "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", ""):
+    OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
 FIXED = ["alternating_lines", "center", "expand", "half", "super_resolve_2x"]
 
 
@@ -38,10 +43,7 @@ def many(kind: str, number: int, size=(256, 256), **options) -> np.ndarray:
     sampler = functools.partial(masks.make(kind, **options), size)
     holes = jax.jit(
         jax.vmap(lambda key: sampler(key)[..., 0] > 0),
-        compiler_options={
-            "xla_backend_optimization_level": 3,
-            "xla_cpu_use_fusion_emitters": True,
-        },
+        compiler_options=OPTIMIZED,
     )
     keys = jax.random.split(jax.random.key(1), number)
     return np.concatenate([holes(keys[i : i + 50]) for i in range(0, number, 50)])

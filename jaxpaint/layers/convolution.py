@@ -525,7 +525,7 @@ class _Reach(NamedTuple):
 
 
 def _reach(
-    sides: tuple[int, int], size: tuple[int, int], stride: int, dilation: int
+    sides: Sequence[int], size: Sequence[int], stride: int, dilation: int
 ) -> _Reach:
     """Returns that of a kernel in padded pictures, in one plane."""
     wide = sides[1]
