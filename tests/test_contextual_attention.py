@@ -135,7 +135,8 @@ def test_masks_are_those_of_their_pictures():
     both = run(x, mask)
     for i in range(2):
         one = run(x[i : i + 1], mask[i : i + 1])
-        np.testing.assert_allclose(both[i : i + 1], one, atol=1e-6)
+        # Two programs: products of other sizes add up in another order.
+        np.testing.assert_allclose(both[i : i + 1], one, atol=4e-6)
 
 
 def test_sides_that_cannot_be_halved_are_refused():

@@ -479,7 +479,8 @@ def test_the_batch_does_not_depend_on_the_devices():
     spread = augmented(VARIED)(jax.device_put(x, over_devices()), key)
     assert len(spread["image"].sharding.device_set) == 8
     np.testing.assert_array_equal(alone["mask"], spread["mask"])
-    np.testing.assert_allclose(alone["image"], spread["image"], atol=1e-6)
+    # Products of other sizes add up in another order; a step of the files is 8e-3.
+    np.testing.assert_allclose(alone["image"], spread["image"], atol=4e-6)
 
 
 def test_kinds_of_masks_are_drawn_with_equal_chance():
