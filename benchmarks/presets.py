@@ -23,7 +23,6 @@ from jaxpaint.diffusion import resampling
 from jaxpaint.methods.repaint import PRESETS, Preset
 
 METRICS = {
-    "hole_l1": "L1 in the hole",
     "psnr": "PSNR, dB",
     "hole_ssim": "SSIM in the hole",
     "kd_lite0": "kernel distance x 1,000",
