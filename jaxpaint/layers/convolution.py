@@ -122,6 +122,11 @@ class _Window(NamedTuple):
     """Of the kernel: HWIO, or HWOI, which a transposed convolution has. Turning one
     into the other would cost as much as a small convolution."""
 
+    @property
+    def pads(self) -> list[tuple[int, int]]:
+        """Padding before and behind, of rows and of columns."""
+        return [(self.padding, self.padding)] * 2
+
     def side(self, length: int, size: int) -> int:
         """Returns the output's side for an input's side and a kernel's size."""
         return _side(length + 2 * self.padding, size, self.stride, self.dilation)
@@ -212,8 +217,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
 
     def shared(x: jax.Array, kernel: jax.Array) -> jax.Array:
         kernel = _in_order(kernel, window)
-        padding = [(window.padding, window.padding)] * 2
-        return _shared(x, kernel, padding, window.stride, window.dilation)
+        return _shared(x, kernel, window.pads, window.stride, window.dilation)
 
     whole = _by_matmul(x.shape, (height, width), window)
     default = functools.partial(_compiled, window=window)
@@ -244,8 +248,7 @@ def _input_gradient(
 
     def shared(y: jax.Array, kernel: jax.Array) -> jax.Array:
         kernel = _in_order(kernel[::-1, ::-1], reverse)
-        padding = [(reverse.padding, reverse.padding)] * 2
-        return _shared(y, kernel, padding, dilation=window.dilation)
+        return _shared(y, kernel, reverse.pads, dilation=window.dilation)
 
     if _by_matmul(shape, (height, width), window):
         return _on_cpu(by_matmul, compiled, y, kernel)
@@ -312,8 +315,7 @@ _kernel_gradient.defvjp(
 
 
 def _compiled(x: jax.Array, kernel: jax.Array, window: _Window) -> jax.Array:
-    padding = [(window.padding, window.padding)] * 2
-    return _plain(x, kernel, padding, window.stride, window.dilation, window.layout)
+    return _plain(x, kernel, window.pads, window.stride, window.dilation, window.layout)
 
 
 def _plain(
@@ -789,8 +791,7 @@ def _patches(x: jax.Array, size: tuple[int, int], window: _Window) -> jax.Array:
     """Returns `[B, H', W', kh kw I]`: what the window covers, undilated."""
     if x.shape[1:3] == size and not window.padding:
         return x.reshape(len(x), 1, 1, -1)
-    pad, step = (window.padding, window.padding), window.stride
-    x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
+    x, step = _padded(x, window.pads), window.stride
     # The distance from the first to the last window, plus one.
     height, width = (
         (n - k) // step * step + 1 for n, k in zip(x.shape[1:3], size, strict=True)
@@ -903,23 +904,20 @@ def _kernel_gradient_by_bands(
     Those stay in the cache. The compiler's form turns all pictures around first, so
     that features become a batch.
     """
-    padding = [(window.padding, window.padding)] * 2
     across, out = y.shape[2:]
-    tile = 1
-    if math.prod(size) * x.shape[3] * out <= _KERNEL:
-        shape = (*size, x.shape[3], out)
-        tile = _winograd_tile(across, shape, window.stride, window.dilation)
-    if tile > 1:
+    shape = (*size, x.shape[3], out)
+    tile = _winograd_tile(across, shape, window.stride, window.dilation)
+    if tile > 1 and math.prod(shape) <= _KERNEL:
         tiles = _Tiles(tile, window.dilation, across)
-        planes, reach = tiles.planes(x, padding, size[0])
+        planes, reach = tiles.planes(x, window.pads, size[0])
         total = _banded_sums(planes, tiles.spread(y), reach=reach, pixels=_TILES)
         kernel = tiles.kernel(total).transpose(2, 0, 3, 1)
     else:
-        x = _padded(x, padding)
+        x = _padded(x, window.pads)
         reach = _reach(x.shape[1:3], size, window.stride, window.dilation)
         flat = x.reshape(len(x), -1, x.shape[3])
         total = _banded_sums(flat, y, reach=reach, pixels=_TILES)
-        kernel = total[0].transpose(1, 2, 0).reshape(*size, -1, out)
+        kernel = total[0].transpose(1, 2, 0).reshape(shape)
     return kernel if window.layout == "HWIO" else kernel.swapaxes(2, 3)
 
 
