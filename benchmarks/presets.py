@@ -5,7 +5,8 @@
 
 Runs `jaxpaint evaluate` with a row for each sampler and preset, on the six masks of the
 survey, at the size of the network; prints a table (PSNR, SSIM in the hole, kernel
-distance times 1,000) and draws the means over the masks by number of network calls.
+distance times 1,000) and draws the means over the masks by number of passes through the
+network, forward and back.
 Goes on where it was stopped, as `evaluate` does. `--plot` needs matplotlib.
 """
 
@@ -44,7 +45,14 @@ class Row(NamedTuple):
         """Returns the number of network calls."""
         if self.sampling == "lanpaint":
             return self.schedule.levels * (self.schedule.repeats + 1)
+        if self.sampling == "mmps":
+            return self.schedule.levels
         return resampling.network_calls(pairs(*self.schedule))
+
+    def backward(self) -> int:
+        """Returns the number of ways back through the network."""
+        each = {"pigdm": 1, "mmps": self.schedule.repeats}
+        return self.calls() * each.get(self.sampling, 0)
 
 
 def rows(names: list[str]) -> dict[str, Row]:
@@ -59,7 +67,9 @@ def rows(names: list[str]) -> dict[str, Row]:
             # Two names of PiGDM stand for the same.
             if row not in found.values():
                 found[f"{sampling}_{name}"] = row
-    return dict(sorted(found.items(), key=lambda item: item[1].calls()))
+    return dict(
+        sorted(found.items(), key=lambda item: item[1].calls() + item[1].backward())
+    )
 
 
 def measure(table: dict[str, Row], args: argparse.Namespace) -> None:
@@ -104,7 +114,8 @@ def draw(table: dict[str, Row], scores: Scores, to: Path) -> None:
         lines: dict[str, list[tuple[int, float]]] = {}
         for label, row in table.items():
             if metric in scores[label]:
-                point = row.calls(), mean(scores[label][metric])
+                passes = row.calls() + row.backward()
+                point = passes, mean(scores[label][metric])
                 lines.setdefault(label.rpartition("_")[0], []).append(point)
         for name, points in lines.items():
             panel.plot(*zip(*points, strict=True), marker="o", label=name)
@@ -112,7 +123,7 @@ def draw(table: dict[str, Row], scores: Scores, to: Path) -> None:
         panel.set_xticks([], minor=True)
         ticks = [25, 50, 100, 250, 500, 1000, 2500]
         panel.set_xticks(ticks, map(str, ticks))
-        panel.set_xlabel("network calls")
+        panel.set_xlabel("passes through the network, forward and back")
         panel.set_title(title)
     panels[0].legend()
     figure.tight_layout()
@@ -135,8 +146,8 @@ def main() -> None:
     scores = read(args.output)
     kinds = list(next(iter(scores.values()))["psnr"])
     metrics = [metric for metric in CELL if metric in next(iter(scores.values()))]
-    print(f"| row | levels/jump/repeats | calls | mean | {' | '.join(kinds)} |")
-    print("| --- " * (4 + len(kinds)) + "|")
+    print(f"| row | levels/jump/repeats | calls | back | mean | {' | '.join(kinds)} |")
+    print("| --- " * (5 + len(kinds)) + "|")
     for label, row in table.items():
         measured = [scores[label][metric] for metric in metrics]
         columns = [[mean(values) for values in measured]]
@@ -146,7 +157,8 @@ def main() -> None:
             for column in columns
         ]
         schedule = "/".join(str(x) for x in row.schedule)
-        print(f"| `{label}` | {schedule} | {row.calls()} | {' | '.join(cells)} |")
+        passes = f"{row.calls()} | {row.backward()}"
+        print(f"| `{label}` | {schedule} | {passes} | {' | '.join(cells)} |")
     if args.plot:
         draw(table, scores, args.plot)
 

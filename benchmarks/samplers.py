@@ -13,6 +13,7 @@ Gaussian. Needs no weights.
 import argparse
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ import numpy as np
 from jaxpaint.diffusion import gaussian, process, resampling, sampler, solvers
 from jaxpaint.diffusion.ddnm import ddnm
 from jaxpaint.diffusion.lanpaint import lanpaint
+from jaxpaint.diffusion.mmps import mmps
 from jaxpaint.diffusion.pigdm import pigdm
 from jaxpaint.diffusion.process import Process
 from jaxpaint.diffusion.repaint import repaint
@@ -30,7 +32,14 @@ from jaxpaint.diffusion.sampler import Sampler
 LENGTH = 32
 COUNT = 600
 
-Make = Callable[[Process], Sampler]
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    respacing: str
+    make: Callable[[Process], Sampler]
+    backward: int = 0
+    """Ways back through the network for each call."""
 
 
 def pairs(levels: int, jump: int = 1, repeats: int = 1) -> np.ndarray:
@@ -38,9 +47,9 @@ def pairs(levels: int, jump: int = 1, repeats: int = 1) -> np.ndarray:
     return resampling.folded(resampling.levels(levels, Resampling(jump, repeats)))
 
 
-def rows() -> dict[str, tuple[int, Make]]:
-    """Returns levels and sampler of each row of the table."""
-    found: dict[str, tuple[int, Make]] = {}
+def rows() -> dict[str, Row]:
+    """Returns the lines by name."""
+    found: dict[str, Row] = {}
     for levels, jump, repeats in (
         (250, 1, 1),
         (250, 10, 10),
@@ -52,34 +61,36 @@ def rows() -> dict[str, tuple[int, Make]]:
     ):
         moves = pairs(levels, jump, repeats)
         name = f"RePaint {levels}/{jump}/{repeats}" if repeats > 1 else "replacement"
-        found[name] = levels, functools.partial(repaint, pairs=moves)
-    found["RePaint 50/10/10, DDIM"] = (
-        50,
-        lambda p: repaint(p, pairs(50, 10, 10), solvers.ddim(0.0)),
+        found[name] = Row(str(levels), functools.partial(repaint, pairs=moves))
+    found["RePaint 50/10/10, DDIM"] = Row(
+        "50", lambda p: repaint(p, pairs(50, 10, 10), solvers.ddim(0.0))
     )
     for levels, jump, repeats in ((100, 1, 1), (100, 10, 3), (50, 5, 2), (50, 1, 1)):
         moves = pairs(levels, jump, repeats)
         name = f"DDNM {levels}" + f"/{jump}/{repeats}" * (repeats > 1)
-        found[name] = levels, functools.partial(ddnm, pairs=moves)
+        found[name] = Row(str(levels), functools.partial(ddnm, pairs=moves))
     for levels, inner in ((10, 5), (20, 5), (20, 10), (25, 11), (50, 5)):
-        found[f"LanPaint {levels}x{inner}"] = (
-            levels,
-            functools.partial(lanpaint, inner=inner),
+        found[f"LanPaint {levels}x{inner}"] = Row(
+            str(levels), functools.partial(lanpaint, inner=inner)
         )
     for levels in (25, 50, 100):
-        found[f"PiGDM {levels}"] = (
-            levels,
-            functools.partial(pigdm, pairs=pairs(levels)),
+        found[f"PiGDM {levels}"] = Row(
+            str(levels), functools.partial(pigdm, pairs=pairs(levels)), 1
         )
+    for levels, inner in ((10, 1), (20, 1), (60, 1), (40, 2), (24, 4), (100, 2)):
+        make = functools.partial(mmps, pairs=pairs(levels), inner=inner)
+        found[f"MMPS {levels}x{inner}"] = Row(f"quad{levels}", make, inner)
+    make = functools.partial(mmps, pairs=pairs(24), inner=4, eta=0.7)
+    found["MMPS 24x4, eta 0.7"] = Row("quad24", make, 4)
     return found
 
 
 def measure(
-    prior: gaussian.Mixture, levels: int, make: Make, runs: int
+    prior: gaussian.Mixture, row: Row, runs: int
 ) -> tuple[list[float], list[float], int]:
     """Returns distances and ratios of deviations of all runs, and network calls."""
-    spaced = process.make("linear", 1000, str(levels))
-    chosen, denoise = make(spaced), gaussian.denoiser(prior, spaced)
+    spaced = process.make("linear", 1000, row.respacing)
+    chosen, denoise = row.make(spaced), gaussian.denoiser(prior, spaced)
     known = np.arange(LENGTH) < LENGTH // 2
     mask = jnp.broadcast_to(
         jnp.asarray(~known, jnp.float32)[None, None, :, None], (COUNT, 1, LENGTH, 1)
@@ -109,12 +120,11 @@ def main() -> None:
     runs = parser.parse_args().runs
     print("| sampler | calls | backward | Gaussian | deviations | mixture |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name, (levels, make) in rows().items():
-        one, ratios, calls = measure(gaussian.smooth(LENGTH), levels, make, runs)
-        two, _, _ = measure(gaussian.two_waves(LENGTH), levels, make, runs)
-        back = calls if name.startswith("PiGDM") else 0
+    for name, row in rows().items():
+        one, ratios, calls = measure(gaussian.smooth(LENGTH), row, runs)
+        two, _, _ = measure(gaussian.two_waves(LENGTH), row, runs)
         print(
-            f"| {name} | {calls} | {back} "
+            f"| {name} | {calls} | {calls * row.backward} "
             f"| {np.mean(one):.3f} ({np.median(one):.3f}) | {np.mean(ratios):.3f} "
             f"| {np.mean(two):.3f} ({np.median(two):.3f}) |",
             flush=True,

@@ -128,7 +128,31 @@ def test_folded_moves_visit_the_same_levels():
     assert [tuple(m) for m in moves[~climbs]] == down
 
 
-@pytest.mark.parametrize("text", ["ddim999", "1001", "500,600", "many", "-3"])
+def test_quadratic_respacing_is_denser_near_the_clean_image():
+    assert process.kept_steps(1000, "quad5") == [0, 62, 249, 561, 999]
+    # Where the places would be closer than steps are, each step is kept once.
+    kept = process.kept_steps(1000, "quad200")
+    assert len(kept) == len(set(kept)) == 200
+    assert kept == sorted(kept)
+    assert kept[:8] == list(range(8))
+    assert kept[-1] == 999
+    assert process.kept_steps(30, "quad30") == list(range(30))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ddim999",
+        "1001",
+        "500,600",
+        "many",
+        "-3",
+        "quad",
+        "quad1",
+        "quad1001",
+        "quad5,5",
+    ],
+)
 def test_bad_respacings_are_refused(text):
     with pytest.raises(InputError):
         process.kept_steps(1000, text)

@@ -10,6 +10,7 @@ import pytest
 from jaxpaint.diffusion import gaussian, process, resampling, sampler, solvers
 from jaxpaint.diffusion.ddnm import ddnm
 from jaxpaint.diffusion.lanpaint import lanpaint
+from jaxpaint.diffusion.mmps import _solved, mmps
 from jaxpaint.diffusion.pigdm import pigdm
 from jaxpaint.diffusion.repaint import repaint, repaint_pasted_after
 from jaxpaint.diffusion.resampling import Resampling
@@ -47,6 +48,7 @@ SAMPLERS = {
     "ddnm": (100, lambda p: ddnm(p, pairs(100, 10, 3)), 0.08, 0.2),
     "pigdm": (100, lambda p: pigdm(p, pairs(100)), 0.08, 0.2),
     "lanpaint": (50, lambda p: lanpaint(p, 5), 0.05, 0.12),
+    "mmps": ("quad50", lambda p: mmps(p, pairs(50), 4), 0.02, 0.12),
 }
 
 
@@ -143,11 +145,63 @@ def test_the_network_is_traced_once():
         return inner(x, level)
 
     told = sampler.Known(jnp.zeros((1, 1, LENGTH, 1)), jnp.ones((1, 1, LENGTH, 1)))
-    for chosen in (repaint(spaced, pairs(20, 4, 3)), lanpaint(spaced, 3)):
+    for chosen in (
+        repaint(spaced, pairs(20, 4, 3)),
+        lanpaint(spaced, 3),
+        mmps(spaced, pairs(20), 3),
+    ):
         traced.clear()
         run = functools.partial(sampler.run, chosen, denoise, told)
         jax.jit(run).trace(jax.random.key(0))
         assert len(traced) == 1
+
+
+def test_mmps_steps_along_the_mean_given_the_known_pixels():
+    # From the cleanest level a step leads to that mean itself.
+    spaced = process.Process(np.array([0.7, 0.5]), np.array([0, 1]))
+    prior = gaussian.smooth(LENGTH, reach=6.0)
+    known = np.arange(LENGTH) % 8 < 4
+    generator = np.random.default_rng(2)
+    clean = gaussian.draw(prior, 3, generator)
+    x = np.sqrt(0.3) * clean + np.sqrt(0.7) * generator.standard_normal(clean.shape)
+    # Known pixels are seen without noise, and all of them through that of the level.
+    seen = np.eye(LENGTH)[known]
+    both = np.concatenate([seen, np.sqrt(0.3) * np.eye(LENGTH)])
+    noise = np.diag([1e-4] * known.sum() + [0.7] * LENGTH)
+    covariance = prior.covariances[0]
+    gain = covariance @ both.T @ np.linalg.inv(both @ covariance @ both.T + noise)
+    want = np.concatenate([clean[:, known], x], axis=1) @ gain.T
+
+    def images(signals):
+        return jnp.asarray(signals, jnp.float32)[:, None, :, None]
+
+    told = sampler.Known(images(clean), images(np.tile(~known, (3, 1))))
+    denoise = gaussian.denoiser(prior, spaced)
+    state = sampler.State(images(x), images(np.zeros_like(x)))
+
+    def mean(inner, told=told, state=state):
+        chosen = mmps(spaced, pairs(2), inner)
+        last = {k: v[1:] for k, v in sampler.numbered(chosen.moves).items()}
+        noise = sampler.noise_of_key(jax.random.key(0), state.x.shape)
+        result = sampler.part(chosen, denoise, told, state, last, noise)
+        return np.asarray(result.x)[:, 0, :, 0]
+
+    got = mean(8)
+    np.testing.assert_allclose(got, want, atol=2e-3)
+    assert np.abs(mean(1) - want).max() > 0.02
+    alone = sampler.Known(*(a[1:2] for a in told))
+    one = sampler.State(state.x[1:2], state.memory[1:2])
+    np.testing.assert_allclose(mean(2, alone, one), mean(2)[1:2], atol=1e-5)
+
+
+def test_mmps_rests_where_the_matrix_bends_downwards():
+    right = jnp.asarray([1.0, -2.0])[None, None, :, None]
+    found = _solved(lambda x: -x, lambda x: x, right, jnp.float32(0), 3)
+    assert not np.any(found)
+    # Otherwise two steps are enough for two numbers.
+    scale = jnp.asarray([2.0, 0.5])[None, None, :, None]
+    found = _solved(lambda x: scale * x, lambda x: x, right, jnp.float32(0), 4)
+    np.testing.assert_allclose(found, right, rtol=1e-5)
 
 
 def test_the_posterior_of_a_gaussian_is_that_of_its_samples():

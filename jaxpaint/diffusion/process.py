@@ -41,24 +41,34 @@ def kept_steps(steps: int, respacing: str) -> list[int]:
 
     Args:
       steps: number of steps of the process that a network was trained on.
-      respacing: `"ddim50"`: every k-th step, so that 50 remain (Song et al. 2021); or
-        numbers with commas between, for as many equal sections, of which each keeps so
-        many steps, its first and last one included (Nichol and Dhariwal 2021); `""`:
-        all steps.
+      respacing: `"ddim50"`: every k-th step, so that 50 remain (Song et al. 2021);
+        `"quad50"`: 50 steps whose distances grow linearly towards noise (appendix D.2
+        there), the first and last one included; or numbers with commas between, for as
+        many equal sections, of which each keeps so many steps, its first and last one
+        included (Nichol and Dhariwal 2021); `""`: all steps.
 
     Raises:
       InputError: a text of another form, or more steps than there are.
     """
     if not respacing:
         return list(range(steps))
-    digits = respacing.removeprefix("ddim")
+    digits = respacing.removeprefix("ddim").removeprefix("quad")
     try:
         counts = [int(text) for text in digits.split(",")]
     except ValueError:
         raise InputError(
             f"respacing '{respacing}' is not understood; want numbers such as 250 or "
-            "10,15,25, or ddim50"
+            "10,15,25, ddim50 or quad50"
         ) from None
+    if respacing.startswith("quad"):
+        if len(counts) > 1 or not 2 <= counts[0] <= steps:
+            raise InputError(
+                f"respacing '{respacing}' wants {digits} of {steps} steps; want 2 to "
+                f"{steps}"
+            )
+        places = (steps - 1) * np.linspace(0, 1, counts[0]) ** 2
+        # Near the clean image the places are closer than steps are.
+        return np.maximum(places.astype(int), np.arange(counts[0])).tolist()
     if digits != respacing:
         for stride in range(1, steps + 1):
             kept = range(0, steps, stride)

@@ -24,6 +24,7 @@ from jaxpaint.diffusion import process as processes
 from jaxpaint.diffusion.classifier import Classifier
 from jaxpaint.diffusion.ddnm import ddnm
 from jaxpaint.diffusion.lanpaint import lanpaint
+from jaxpaint.diffusion.mmps import mmps
 from jaxpaint.diffusion.pigdm import pigdm
 from jaxpaint.diffusion.process import Process
 from jaxpaint.diffusion.repaint import repaint
@@ -43,7 +44,8 @@ class Preset(NamedTuple):
     levels: int
     jump: int = 1
     repeats: int = 1
-    """For `lanpaint`: Langevin steps at each level."""
+    """For `lanpaint` Langevin steps, for `mmps` steps of conjugate gradients, at each
+    level."""
 
 
 PRESETS = {
@@ -70,6 +72,12 @@ PRESETS = {
         "balanced": Preset(100),
         "fast": Preset(50),
         "draft": Preset(25),
+    },
+    "mmps": {
+        "paper": Preset(100, 1, 2),
+        "balanced": Preset(40, 1, 2),
+        "fast": Preset(20, 1, 1),
+        "draft": Preset(10, 1, 1),
     },
 }
 """By sampler and name; docs/repaint.md has the number of network calls of each."""
@@ -171,15 +179,16 @@ def make(
       simple: weight of the squared error in training.
       bound: weight of the variational bound, for a learned variance.
       importance_sampling: whether training draws levels by their losses.
-      sampling: `repaint`, `ddnm`, `lanpaint` or `pigdm`.
+      sampling: `repaint`, `ddnm`, `lanpaint`, `pigdm` or `mmps`.
       preset: `paper`, `balanced`, `fast` or `draft`.
       levels: steps down from noise, in place of the preset's.
       jump: levels of a jump back, in place of the preset's.
-      repeats: how often each jump's levels are walked, for `lanpaint` the inner steps,
-        in place of the preset's.
+      repeats: how often each jump's levels are walked, for `lanpaint` and `mmps` the
+        inner steps, in place of the preset's.
       start: level from which on there are jumps; None: the first.
       eta: new noise of a step. `repaint`: takes DDIM's steps with it, not the ancestral
-        ones. Otherwise in place of the sampler's own: `ddnm` 0.85, `pigdm` 1.
+        ones. Otherwise in place of the sampler's own: `ddnm` 0.85, `pigdm` and `mmps`
+        1.
       label: class of all results; -1: drawn for each.
       classifier: file of a classifier of guided-diffusion, for guidance to `label`.
       guidance: its strength.
@@ -220,7 +229,7 @@ def make(
         choice.jump if jump is None else jump,
         choice.repeats if repeats is None else repeats,
     )
-    spaced, chosen = _sampler(sampling, choice, schedule, steps, start, eta)
+    spaced, chosen = _sampler(sampling, choice, schedule, steps, start, eta, clip)
     unet = UNet(
         channels=channels,
         out_channels=6 if learned_variance else 3,
@@ -399,8 +408,14 @@ def _sampler(
     steps: int,
     start: int | None,
     eta: float | None,
+    clip: bool,
 ) -> tuple[Process, Sampler]:
     """Returns the respaced process and a sampler on it."""
+    given = {} if eta is None else {"eta": eta}
+    if name == "mmps":
+        spaced = processes.make(schedule, steps, f"quad{choice.levels}")
+        pairs = resampling.folded(resampling.levels(choice.levels))
+        return spaced, mmps(spaced, pairs, choice.repeats, clip=clip, **given)
     spaced = processes.make(schedule, steps, str(choice.levels))
     if name == "lanpaint":
         return spaced, lanpaint(spaced, choice.repeats)
@@ -414,7 +429,6 @@ def _sampler(
             ),
         )
     )
-    given = {} if eta is None else {"eta": eta}
     if name == "ddnm":
         return spaced, ddnm(spaced, pairs, **given)
     if name == "pigdm":
