@@ -69,14 +69,13 @@ def rows() -> dict[str, Row]:
         moves = pairs(levels, jump, repeats)
         name = f"DDNM {levels}" + f"/{jump}/{repeats}" * (repeats > 1)
         found[name] = Row(str(levels), functools.partial(ddnm, pairs=moves))
-    for levels, inner in ((10, 5), (20, 5), (20, 10), (25, 11), (50, 5)):
-        found[f"LanPaint {levels}x{inner}"] = Row(
-            str(levels), functools.partial(lanpaint, inner=inner)
-        )
-    for levels in (25, 50, 100):
-        found[f"PiGDM {levels}"] = Row(
-            str(levels), functools.partial(pigdm, pairs=pairs(levels)), 1
-        )
+    for levels, inner in ((10, 5), (20, 5), (12, 9), (20, 10), (25, 11), (50, 5)):
+        make = functools.partial(lanpaint, inner=inner)
+        found[f"LanPaint {levels}x{inner}"] = Row(f"quad{levels}", make)
+    found["LanPaint 20x5, even levels"] = Row("20", lanpaint)
+    for levels in (25, 50, 60, 100):
+        make = functools.partial(pigdm, pairs=pairs(levels))
+        found[f"PiGDM {levels}"] = Row(f"quad{levels}", make, 1)
     for levels, inner in ((10, 1), (20, 1), (60, 1), (40, 2), (24, 4), (100, 2)):
         make = functools.partial(mmps, pairs=pairs(levels), inner=inner)
         found[f"MMPS {levels}x{inner}"] = Row(f"quad{levels}", make, inner)

@@ -14,6 +14,7 @@ from jaxpaint.diffusion.mmps import _solved, mmps
 from jaxpaint.diffusion.pigdm import pigdm
 from jaxpaint.diffusion.repaint import repaint, repaint_pasted_after
 from jaxpaint.diffusion.resampling import Resampling
+from jaxpaint.methods import repaint as method
 
 LENGTH = 16
 COUNT = 2000
@@ -48,6 +49,7 @@ SAMPLERS = {
     "ddnm": (100, lambda p: ddnm(p, pairs(100, 10, 3)), 0.08, 0.2),
     "pigdm": (100, lambda p: pigdm(p, pairs(100)), 0.08, 0.2),
     "lanpaint": (50, lambda p: lanpaint(p, 5), 0.05, 0.12),
+    "lanpaint, 120 calls": ("quad20", lambda p: lanpaint(p, 5), 0.02, 0.08),
     "mmps": ("quad50", lambda p: mmps(p, pairs(50), 4), 0.02, 0.12),
 }
 
@@ -192,6 +194,22 @@ def test_mmps_steps_along_the_mean_given_the_known_pixels():
     alone = sampler.Known(*(a[1:2] for a in told))
     one = sampler.State(state.x[1:2], state.memory[1:2])
     np.testing.assert_allclose(mean(2, alone, one), mean(2)[1:2], atol=1e-5)
+
+
+def test_few_levels_of_a_linear_schedule_lie_closer_to_the_clean_image():
+    def timesteps(sampling, schedule):
+        preset = method.Preset(5)
+        spaced, _ = method._sampler(
+            sampling, preset, schedule, 1000, start=None, eta=None, clip=True
+        )
+        return spaced.timesteps.tolist()
+
+    even, quadratic = [0, 250, 500, 749, 999], [0, 62, 249, 561, 999]
+    for sampling in ("lanpaint", "pigdm", "mmps"):
+        assert timesteps(sampling, "linear") == quadratic
+        assert timesteps(sampling, "cosine") == even
+    for sampling in ("repaint", "ddnm"):
+        assert timesteps(sampling, "linear") == even
 
 
 def test_mmps_rests_where_the_matrix_bends_downwards():

@@ -13,7 +13,7 @@ from jaxpaint.diffusion.sampler import DOWN, Draw, Known, Sampler, State
 
 
 def lanpaint(
-    process: Process, inner: int = 5, weight: float = 8.0, step: float = 0.3
+    process: Process, inner: int = 5, weight: float = 8.0, step: float = 0.5
 ) -> Sampler:
     """Returns the sampler, in its overdamped form; `N (inner + 1)` network calls.
 

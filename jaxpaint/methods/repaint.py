@@ -83,6 +83,11 @@ PRESETS = {
 """By sampler and name; docs/repaint.md has the number of network calls of each."""
 
 
+_QUADRATIC = ("lanpaint", "pigdm", "mmps")
+"""Samplers that take levels of a linear schedule closer together towards the clean
+image, as a cosine one has them; the others take those of their authors."""
+
+
 class State(NamedTuple):
     """A training run."""
 
@@ -411,14 +416,14 @@ def _sampler(
     clip: bool,
 ) -> tuple[Process, Sampler]:
     """Returns the respaced process and a sampler on it."""
+    spacing = "quad" if name in _QUADRATIC and schedule == "linear" else ""
+    spaced = processes.make(schedule, steps, f"{spacing}{choice.levels}")
     given = {} if eta is None else {"eta": eta}
-    if name == "mmps":
-        spaced = processes.make(schedule, steps, f"quad{choice.levels}")
-        pairs = resampling.folded(resampling.levels(choice.levels))
-        return spaced, mmps(spaced, pairs, choice.repeats, clip=clip, **given)
-    spaced = processes.make(schedule, steps, str(choice.levels))
     if name == "lanpaint":
         return spaced, lanpaint(spaced, choice.repeats)
+    if name == "mmps":
+        pairs = resampling.folded(resampling.levels(choice.levels))
+        return spaced, mmps(spaced, pairs, choice.repeats, clip=clip, **given)
     pairs = resampling.folded(
         resampling.levels(
             choice.levels,
