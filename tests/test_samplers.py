@@ -49,7 +49,7 @@ SAMPLERS = {
     "ddnm": (100, lambda p: ddnm(p, pairs(100, 10, 3)), 0.08, 0.2),
     "pigdm": (100, lambda p: pigdm(p, pairs(100)), 0.08, 0.2),
     "lanpaint": (50, lambda p: lanpaint(p, 5), 0.05, 0.12),
-    "lanpaint, 120 calls": ("quad20", lambda p: lanpaint(p, 5), 0.02, 0.08),
+    "lanpaint, 120 calls": ("quad20", lambda p: lanpaint(p, 5), 0.01, 0.06),
     "mmps": ("quad50", lambda p: mmps(p, pairs(50), 4), 0.02, 0.12),
 }
 
