@@ -54,6 +54,10 @@ class Row(NamedTuple):
         each = {"pigdm": 1, "mmps": self.schedule.repeats}
         return self.calls() * each.get(self.sampling, 0)
 
+    def passes(self) -> int:
+        """Returns the number of both."""
+        return self.calls() + self.backward()
+
 
 def rows(names: list[str]) -> dict[str, Row]:
     """Returns the rows of the presets of these names, and plain replacement."""
@@ -67,9 +71,7 @@ def rows(names: list[str]) -> dict[str, Row]:
             # Two names of PiGDM stand for the same.
             if row not in found.values():
                 found[f"{sampling}_{name}"] = row
-    return dict(
-        sorted(found.items(), key=lambda item: item[1].calls() + item[1].backward())
-    )
+    return dict(sorted(found.items(), key=lambda item: item[1].passes()))
 
 
 def measure(table: dict[str, Row], args: argparse.Namespace) -> None:
@@ -114,8 +116,7 @@ def draw(table: dict[str, Row], scores: Scores, to: Path) -> None:
         lines: dict[str, list[tuple[int, float]]] = {}
         for label, row in table.items():
             if metric in scores[label]:
-                passes = row.calls() + row.backward()
-                point = passes, mean(scores[label][metric])
+                point = row.passes(), mean(scores[label][metric])
                 lines.setdefault(label.rpartition("_")[0], []).append(point)
         for name, points in lines.items():
             panel.plot(*zip(*points, strict=True), marker="o", label=name)

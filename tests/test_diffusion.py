@@ -151,6 +151,7 @@ def test_quadratic_respacing_is_denser_near_the_clean_image():
         "quad1",
         "quad1001",
         "quad5,5",
+        "ddimquad5",
     ],
 )
 def test_bad_respacings_are_refused(text):

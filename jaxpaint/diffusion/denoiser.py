@@ -34,6 +34,20 @@ Network = Callable[[jax.Array, jax.Array], jax.Array]
 """`(images, timesteps [B]) -> output`, with the numbers of the training process."""
 
 
+def with_way_back(
+    denoise: Denoiser, x: jax.Array, level: jax.Array
+) -> tuple[Prediction, Callable[[jax.Array], jax.Array]]:
+    """Returns what is thought of `x`, and what the transposed derivative of the clean
+    estimate makes of an image: a way back through the network for each use."""
+
+    def clean(x: jax.Array) -> tuple[jax.Array, Prediction]:
+        prediction = denoise(x, level)
+        return prediction.clean, prediction
+
+    _, back, prediction = jax.vjp(clean, x, has_aux=True)
+    return prediction, lambda image: back(image)[0]
+
+
 def clean_of_noise(process: Process, x: jax.Array, level: jax.Array, noise: jax.Array):
     """Returns the clean image that with `noise` gives `x`."""
     return at(np.sqrt(1 / process.abar), level) * x - (

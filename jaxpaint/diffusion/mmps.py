@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxpaint.diffusion import sampler, solvers
-from jaxpaint.diffusion.denoiser import Denoiser, Prediction
+from jaxpaint.diffusion.denoiser import Denoiser, with_way_back
 from jaxpaint.diffusion.process import Process, at
 from jaxpaint.diffusion.sampler import Draw, Known, Sampler, State
 from jaxpaint.errors import InputError
@@ -59,25 +59,17 @@ def mmps(
         denoise: Denoiser, known: Known, state: State, move: Any, draw: Draw
     ) -> State:
         level = move["level"]
-
-        def clean(x: jax.Array) -> tuple[jax.Array, Prediction]:
-            prediction = denoise(x, level)
-            return prediction.clean, prediction
-
-        def seen(x: jax.Array) -> jax.Array:
-            return known.paste(jnp.zeros_like(x), x)
-
-        estimate, back, prediction = jax.vjp(clean, state.x, has_aux=True)
+        prediction, back = with_way_back(denoise, state.x, level)
         # The factor of dD/dx in V is divided out of the inverse and of what it inverts.
         factor = (1 - process.abar) / np.sqrt(process.abar)
         pull = _solved(
-            lambda x: back(x)[0],
-            seen,
-            seen(known.image - estimate),
+            back,
+            known.seen,
+            known.seen(known.image - prediction.clean),
             at(_NOISE**2 / factor, level),
             inner,
         )
-        mean = estimate + pull
+        mean = prediction.clean + pull
         if clip:
             mean = jnp.clip(mean, -1, 1)
         prediction = prediction._replace(clean=mean)

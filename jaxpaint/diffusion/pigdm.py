@@ -3,12 +3,10 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxpaint.diffusion import sampler, solvers
-from jaxpaint.diffusion.denoiser import Denoiser, Prediction
+from jaxpaint.diffusion.denoiser import Denoiser, with_way_back
 from jaxpaint.diffusion.process import Process, at
 from jaxpaint.diffusion.sampler import Draw, Known, Sampler, State
 
@@ -24,14 +22,8 @@ def pigdm(process: Process, pairs: np.ndarray, eta: float = 1.0) -> Sampler:
         denoise: Denoiser, known: Known, state: State, move: Any, draw: Draw
     ) -> State:
         level = move["level"]
-
-        def clean(x: jax.Array) -> tuple[jax.Array, Prediction]:
-            prediction = denoise(x, level)
-            return prediction.clean, prediction
-
-        estimate, back, prediction = jax.vjp(clean, state.x, has_aux=True)
-        missed = jnp.where(known.mask > 0.5, 0, known.image - estimate)
-        (pull,) = back(missed)
+        prediction, back = with_way_back(denoise, state.x, level)
+        pull = back(known.seen(known.image - prediction.clean))
         x = solve(process, state.x, level, prediction, draw(0))
         return state._replace(x=x + at(np.sqrt(process.abar), level) * pull)
 

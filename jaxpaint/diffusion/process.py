@@ -52,7 +52,8 @@ def kept_steps(steps: int, respacing: str) -> list[int]:
     """
     if not respacing:
         return list(range(steps))
-    digits = respacing.removeprefix("ddim").removeprefix("quad")
+    quadratic = respacing.startswith("quad")
+    digits = respacing.removeprefix("quad" if quadratic else "ddim")
     try:
         counts = [int(text) for text in digits.split(",")]
     except ValueError:
@@ -60,7 +61,7 @@ def kept_steps(steps: int, respacing: str) -> list[int]:
             f"respacing '{respacing}' is not understood; want numbers such as 250 or "
             "10,15,25, ddim50 or quad50"
         ) from None
-    if respacing.startswith("quad"):
+    if quadratic:
         if len(counts) > 1 or not 2 <= counts[0] <= steps:
             raise InputError(
                 f"respacing '{respacing}' wants {digits} of {steps} steps; want 2 to "

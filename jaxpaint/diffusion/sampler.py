@@ -33,6 +33,10 @@ class Known(NamedTuple):
         """Returns `noisy` in the hole and `known` elsewhere."""
         return jnp.where(self.mask > 0.5, noisy, known)
 
+    def seen(self, image: jax.Array) -> jax.Array:
+        """Returns the image with zeros in the hole."""
+        return self.paste(jnp.zeros_like(image), image)
+
 
 class State(NamedTuple):
     """Where a sampler is; the carry of the scan."""
