@@ -123,7 +123,7 @@ def check_values_and_gradients(case, tolerance=2e-6) -> None:
 )
 @pytest.mark.parametrize("band", [1, 40, 1000])
 def test_products_of_patches_in_bands(case, calls, band, monkeypatch):
-    # Single rows; a number that does not divide the rows; and half of them.
+    # Single rows; a number that does not divide the rows; and all of them.
     with_limits(monkeypatch, _PATCHES=0, _MANY_PIXELS=0, _BAND=band)
     with_limits(monkeypatch, _WIDE_INPUT=0, _WIDE_OUTPUT=0)
     monkeypatch.setattr(convolution, "_cores", lambda: 2)
@@ -145,8 +145,9 @@ def test_products_of_patches_in_bands(case, calls, band, monkeypatch):
 @pytest.mark.parametrize("tiles", [1, 20, 1000])
 def test_winograds_filtering_along_rows(case, tile, tiles, monkeypatch):
     # Output and both gradients; columns that fill no block, and dilation.
-    with_limits(monkeypatch, _PATCHES=0, _MANY_PIXELS=0, _TILES=tiles)
-    with_limits(monkeypatch, _TILED_FEATURES=(0, 0), _FEATURES=0)
+    with_limits(monkeypatch, _PATCHES=0, _TILES=tiles, _FEATURES=0)
+    with_limits(monkeypatch, _TILED_FEATURES=(0, 0))
+    with_limits(monkeypatch, _TILED_PIXELS=0, _TILED_PRODUCTS=0)
     found = recorded("_by_winograd", monkeypatch)
     sums = recorded("_banded_sums", monkeypatch)
     check_values_and_gradients(case, tolerance=2e-5)
@@ -193,7 +194,7 @@ def test_kernels_of_few_features_are_filled_up(case, features, monkeypatch):
 
 def test_products_in_bands_leave_a_sharded_batch_where_it_is(monkeypatch):
     with_limits(monkeypatch, _MANY_PIXELS=1 << 14, _TILED_FEATURES=(0, 0))
-    with_limits(monkeypatch, _WIDE_INPUT=0, _WIDE_OUTPUT=0)
+    with_limits(monkeypatch, _TILED_PRODUCTS=0, _WIDE_INPUT=0, _WIDE_OUTPUT=0)
     monkeypatch.setattr(convolution, "_cores", lambda: 2)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     rows = NamedSharding(mesh, PartitionSpec("data"))
@@ -214,7 +215,7 @@ def test_products_in_bands_leave_a_sharded_batch_where_it_is(monkeypatch):
 @pytest.mark.parametrize("case", [CASES[i] for i in (0, 1, 2, 4, 12, 13, 14)])
 @pytest.mark.parametrize("tiles", [1, 40, 1000])
 def test_kernel_gradient_in_bands_of_rows(case, tiles, monkeypatch):
-    # Single rows; a number that does not divide the rows; and half of them.
+    # Single rows; a number that does not divide the rows; and all of them.
     with_limits(monkeypatch, _PATCHES=0, _FEATURES=0, _TILES=tiles)
     calls = recorded("_kernel_gradient_by_bands", monkeypatch)
     check_values_and_gradients(case)

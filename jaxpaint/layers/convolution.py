@@ -36,8 +36,8 @@ _WIDE_OUTPUT = 64
 _WIDE_INPUT = 16
 _BAND = 256
 
-# Below so many output pixels of a batch such forms, and Winograd's, save less time than
-# it takes to compile them.
+# Below so many output pixels of a batch such forms save less time than it takes to
+# compile them.
 _MANY_PIXELS = 1 << 12
 
 # A kernel of fewer output features than the first of these is slow; to fill it up is
@@ -99,8 +99,11 @@ _WINOGRAD = {
 }
 
 # From how many features on, of the fewer and of the more of input and output, they are
-# ahead; tiles of a batch that are worked on at once.
+# ahead, and from how many output pixels of a batch, and those times both numbers of
+# features; tiles of a batch that are worked on at once.
 _TILED_FEATURES = 48, 64
+_TILED_PIXELS = 1 << 10
+_TILED_PRODUCTS = 12 << 20
 _TILES = 1024
 
 # How much longer products take that go with sums before and behind them.
@@ -361,10 +364,13 @@ def _shared(
             x.shape[1:3], padding, kernel.shape[:2], strict=True
         )
     )
-    if len(x) * rows * across >= _MANY_PIXELS:
+    pixels = len(x) * rows * across
+    products = pixels * math.prod(kernel.shape[2:])
+    if pixels >= _TILED_PIXELS and products >= _TILED_PRODUCTS:
         tile = _winograd_tile(across, kernel.shape, stride, dilation)
         if tile > 1:
             return _by_winograd(x, kernel, padding, dilation, tile)
+    if pixels >= _MANY_PIXELS:
         if _in_bands(*kernel.shape[2:]):
             return _by_bands_of_patches(x, kernel, padding, stride, dilation)
         kernel = _filled_up(kernel)
@@ -477,8 +483,7 @@ class _Reach(NamedTuple):
     def bands(self, batch: int, pixels: int) -> tuple[int, int]:
         """Returns how many bands of how many rows have about so many pixels each."""
         rows, columns = len(self.steps), self.places.shape[1]
-        # At least two: a loop of one is undone, and its parts fused for the worse.
-        most = min(max(1, pixels // (batch * columns)), max(1, rows // 2))
+        most = min(max(1, pixels // (batch * columns)), rows)
         size = max(n for n in range(1, most + 1) if rows % n == 0)
         if 2 * size <= most:
             size = most
@@ -555,14 +560,31 @@ def _by_bands_of_patches(
     What their windows cover is gathered, which is one loop over the cache, and
     multiplied, which the cores share well.
     """
+    zero = _zero_of(x)
     x = _padded(x, padding)
     return _banded_products(
         x.reshape(len(x), -1, x.shape[3]),
         kernel.reshape(1, -1, kernel.shape[3]),
+        zero,
         reach=_reach(x.shape[1:3], kernel.shape[:2], stride, dilation),
         pixels=_BAND * _cores(),
         combine=lambda products: products[0],
     )
+
+
+def _zero_of(x: jax.Array) -> jax.Array:
+    """Returns a zero that is there only with the pictures.
+
+    What does not depend on them the compiler would make for all layers before all else,
+    and so take memory that is new and in no cache. Not of several devices, which would
+    have to send it around.
+    """
+    if jax.local_device_count() > 1:
+        return jnp.zeros((), x.dtype)
+    kind = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
+    number = lax.bitcast_convert_type(x[0, 0, 0, 0], kind)
+    # Anything cheaper than a division would be done anew wherever the zero is added.
+    return ((number >> 1) // kind.type(np.iinfo(kind).max)).astype(x.dtype)
 
 
 def _padded(x: jax.Array, padding: Sequence[tuple[int, int]]) -> jax.Array:
@@ -574,6 +596,7 @@ def _padded(x: jax.Array, padding: Sequence[tuple[int, int]]) -> jax.Array:
 def _banded_products(
     x: jax.Array,
     matrices: jax.Array,
+    zero: jax.Array,
     *,
     reach: _Reach,
     pixels: int,
@@ -584,6 +607,7 @@ def _banded_products(
     Args:
       x: `[B, pixels, I]`.
       matrices: `[planes, taps I, O]`.
+      zero: `_zero_of` the pictures. Taken from `x` it would have that made twice.
       reach: which pixels go into an output.
       pixels: of all pictures that are worked on at once.
       combine: makes `[.., columns', O]`, of all columns and planes of a row, out of
@@ -595,23 +619,18 @@ def _banded_products(
     batch, out = len(x), matrices.shape[-1]
     planes, columns, _ = reach.places.shape
     count, size = reach.bands(batch, pixels)
-    # A zero that is there only with `x`. The compiler would make what does not depend
-    # on the pictures, of all layers, before all else, and so take memory that is new
-    # and in no cache. Not of several devices, which would have to send it around.
-    later = jnp.zeros((), x.dtype)
-    if jax.local_device_count() == 1:
-        bits = 8 * x.dtype.itemsize
-        number = lax.bitcast_convert_type(x[0, 0, 0], jnp.dtype(f"uint{bits}"))
-        later = ((number >> (bits - 1)) >> 1).astype(x.dtype)
-    matrices = matrices + later
 
     def band(number: jax.Array) -> jax.Array:
         patches = reach.patches(x, number, size)
         products = lax.dot_general(patches, matrices, (((2,), (1,)), ((0,), (0,))))
         return combine(products.reshape(planes, batch, size, columns, out))
 
+    # The compiler would undo a loop of one, and also the branch that gathers if it knew
+    # the number.
+    if count == 1:
+        return band(zero.astype(jnp.int32))
     shape = jax.eval_shape(band, jax.ShapeDtypeStruct((), jnp.int32))
-    y = jnp.broadcast_to(later, (batch, count * size, *shape.shape[2:]))
+    y = jnp.broadcast_to(zero, (batch, count * size, *shape.shape[2:]))
     y = lax.fori_loop(
         0,
         count,
@@ -624,13 +643,14 @@ def _banded_products(
 
 
 def _banded_sums(
-    x: jax.Array, y: jax.Array, *, reach: _Reach, pixels: int
+    x: jax.Array, y: jax.Array, zero: jax.Array, *, reach: _Reach, pixels: int
 ) -> jax.Array:
     """Returns the gradient of the matrices of `_banded_products`, in a loop as there.
 
     Args:
       x: `[B, pixels, I]`.
       y: `[B, rows, planes columns, O]`.
+      zero: as there.
       reach: which pixels went into an output.
       pixels: of all pictures that are worked on at once.
 
@@ -643,15 +663,20 @@ def _banded_sums(
     count, size = reach.bands(batch, pixels)
     y = _padded(y, [(0, count * size - rows), (0, 0)])
 
-    def add(number: jax.Array, total: jax.Array) -> jax.Array:
+    def sums(number: jax.Array) -> jax.Array:
         patches = reach.patches(x, number, size)
         band = lax.dynamic_slice_in_dim(y, number * size, size, axis=1)
         band = band.reshape(batch, size, planes, columns, out)
         band = jnp.moveaxis(band, 2, 0).reshape(planes, -1, out)
-        return total + lax.dot_general(band, patches, (((1,), (1,)), ((0,), (0,))))
+        return lax.dot_general(band, patches, (((1,), (1,)), ((0,), (0,))))
 
-    total = jnp.zeros((planes, out, taps * x.shape[2]), x.dtype)
-    total = lax.fori_loop(0, count, add, total)
+    if count == 1:
+        total = sums(zero.astype(jnp.int32))
+    else:
+        total = jnp.zeros((planes, out, taps * x.shape[2]), x.dtype)
+        total = lax.fori_loop(
+            0, count, lambda number, total: total + sums(number), total
+        )
     return total.reshape(planes, out, taps, -1)
 
 
@@ -776,10 +801,12 @@ def _by_winograd(
     """Returns the convolution with a kernel `[kh, 3, I, O]` in fewer products."""
     across = _side(x.shape[2] + sum(padding[1]), 3, 1, dilation)
     tiles = _Tiles(tile, dilation, across)
+    zero = _zero_of(x)
     x, reach = tiles.planes(x, padding, kernel.shape[0])
     y = _banded_products(
         x,
         tiles.matrices(kernel),
+        zero,
         reach=reach,
         pixels=_TILES,
         combine=tiles.combine,
@@ -796,13 +823,12 @@ def _patches(x: jax.Array, size: tuple[int, int], window: _Window) -> jax.Array:
     height, width = (
         (n - k) // step * step + 1 for n, k in zip(x.shape[1:3], size, strict=True)
     )
+    # Columns first, then rows: fewer and longer pieces to copy.
+    x = jnp.concatenate(
+        [x[:, :, j : j + width : step] for j in range(size[1])], axis=-1
+    )
     return jnp.concatenate(
-        [
-            x[:, i : i + height : step, j : j + width : step]
-            for i in range(size[0])
-            for j in range(size[1])
-        ],
-        axis=-1,
+        [x[:, i : i + height : step] for i in range(size[0])], axis=-1
     )
 
 
@@ -905,18 +931,19 @@ def _kernel_gradient_by_bands(
     that features become a batch.
     """
     across, out = y.shape[2:]
-    shape = (*size, x.shape[3], out)
+    zero, shape = _zero_of(x), (*size, x.shape[3], out)
     tile = _winograd_tile(across, shape, window.stride, window.dilation)
     if tile > 1 and math.prod(shape) <= _KERNEL:
         tiles = _Tiles(tile, window.dilation, across)
         planes, reach = tiles.planes(x, window.pads, size[0])
-        total = _banded_sums(planes, tiles.spread(y), reach=reach, pixels=_TILES)
+        y = tiles.spread(y)
+        total = _banded_sums(planes, y, zero, reach=reach, pixels=_TILES)
         kernel = tiles.kernel(total).transpose(2, 0, 3, 1)
     else:
         x = _padded(x, window.pads)
         reach = _reach(x.shape[1:3], size, window.stride, window.dilation)
         flat = x.reshape(len(x), -1, x.shape[3])
-        total = _banded_sums(flat, y, reach=reach, pixels=_TILES)
+        total = _banded_sums(flat, y, zero, reach=reach, pixels=_TILES)
         kernel = total[0].transpose(1, 2, 0).reshape(shape)
     return kernel if window.layout == "HWIO" else kernel.swapaxes(2, 3)
 
