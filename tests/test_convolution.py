@@ -174,6 +174,23 @@ def test_winograds_products_where_they_are_fewest() -> None:
     assert tile(64, stride=2) == 1
 
 
+@pytest.mark.parametrize("bits", [0, 1 << 31, 0x7F800000, 0xFF800000, 0xFFFFFFFF])
+def test_the_zero_of_pictures_is_one_whatever_is_in_them(bits, monkeypatch):
+    # Both zeros, infinities, and the last of the numbers that are none.
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    x = np.full((1, 1, 1, 1), bits, np.uint32).view(np.float32)
+    assert jax.jit(convolution._zero_of)(x).view(np.uint32) == 0
+
+
+def test_maps_of_many_features_go_by_winograds_filtering_earlier(monkeypatch):
+    found = recorded("_by_winograd", monkeypatch)
+    for side, features in ((32, 128), (64, 64), (32, 64), (16, 256)):
+        x = jax.ShapeDtypeStruct((1, side, side, features), jnp.float32)
+        kernel = jax.ShapeDtypeStruct((3, 3, features, features), jnp.float32)
+        jax.eval_shape(partial(convolve, padding=2, dilation=2), x, kernel)
+    assert [y.shape[1::2] for _, y in found] == [(32, 128), (64, 64)]
+
+
 @pytest.mark.parametrize(
     ("case", "features"),
     [
