@@ -805,7 +805,7 @@ def _by_winograd(
     x, reach = tiles.planes(x, padding, kernel.shape[0])
     y = _banded_products(
         x,
-        tiles.matrices(kernel),
+        tiles.matrices(kernel + zero),
         zero,
         reach=reach,
         pixels=_TILES,
